@@ -1,0 +1,269 @@
+/*
+ * Spark MLA: the native contract, for every backend.
+ *
+ * Plain C. Every call returns a status; mla_last_error() tells what was wrong in words, for the calling thread.
+ * Arguments are checked once, in api.cc, for all backends: kernels may rely on what is promised here.
+ *
+ * Tensors are views. A shape is written [outer, ..., inner]; strides count elements, so a transposed or sliced operand
+ * is only another view of the same memory. Unless a declaration says otherwise the innermost dimension is contiguous
+ * (stride 1) and inputs and outputs do not overlap.
+ *
+ * dtypes: "act" is the activation type, F32 or BF16, the same for all act operands of one call. "weight" is BF16 or
+ * F32. Every reduction is accumulated in float32. The CPU backend takes any of these; the CUDA backend says
+ * MLA_UNSUPPORTED for what it has no kernel for.
+ *
+ * Invariance (CPU always, CUDA with MLA_PLAN_DETERMINISTIC): a row of an output depends on that row's inputs alone, bit
+ * for bit, never on how many other rows are in the call. For attention this means: the result of a query depends on
+ * the query, its position and the keys up to it, and is the same from mla_decode and mla_prefill.
+ *
+ * Threads: a context and its buffers belong to one thread at a time. Calls on CUDA are ordered on the context's
+ * stream and may return before the work is done; copies to the host and mla_synchronize wait.
+ */
+#ifndef MLA_H
+#define MLA_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MLA_BLOCK_TOKENS 64 /* tokens in one KV cache block */
+
+typedef enum mla_status {
+  MLA_OK = 0,
+  MLA_INVALID_ARGUMENT = 1, /* the caller broke the contract: nothing was done */
+  MLA_UNSUPPORTED = 2,      /* this backend has no kernel for these operands: nothing was done */
+  MLA_OUT_OF_MEMORY = 3,    /* host or device memory; the context stays usable */
+  MLA_NO_DEVICE = 4,        /* the backend or its device is not there */
+  MLA_IO_ERROR = 5,         /* a file could not be opened, read or mapped */
+  MLA_DEVICE_ERROR = 6,     /* a sticky device error: the context, and with it the process, is lost */
+  MLA_INTERNAL = 7
+} mla_status;
+
+typedef enum mla_dtype {
+  MLA_F32 = 0,
+  MLA_BF16 = 1,
+  MLA_F16 = 2,     /* only as the source of mla_convert */
+  MLA_F8_E4M3 = 3, /* only as the source of mla_convert */
+  MLA_I32 = 4,
+  MLA_I64 = 5
+} mla_dtype;
+
+typedef struct mla_tensor {
+  void *data;        /* address in the context's memory (host memory on CPU, device memory on CUDA) */
+  int32_t dtype;     /* mla_dtype */
+  int32_t rank;      /* 1 to 4 */
+  int64_t shape[4];  /* outermost first; entries past rank are ignored */
+  int64_t stride[4]; /* in elements */
+} mla_tensor;
+
+typedef struct mla_context mla_context; /* a device, its stream, its scratch memory */
+typedef struct mla_buffer mla_buffer;   /* owned memory, or a mapped file */
+
+/* ---- context, memory ---------------------------------------------------------------------------------------------- */
+
+/* What went wrong in the last call of this thread that did not return MLA_OK; never NULL. Valid until the next call. */
+const char *mla_last_error(void);
+
+/*
+ * device: "cpu" or "cuda". ordinal: the CUDA device, 0 for cpu. threads: CPU threads of this context, 0 for all that
+ * the process may use. library: path of the CUDA backend's shared library, NULL for cpu.
+ * A request for cuda never becomes cpu: MLA_NO_DEVICE says why there is none.
+ */
+mla_status mla_context_create(const char *device, int32_t ordinal, int32_t threads, const char *library,
+                              mla_context **out);
+void mla_context_destroy(mla_context *ctx); /* after all of its buffers; NULL is allowed */
+
+/* Free and total bytes of the device (of the host for cpu), and a printable name, at most name_bytes with the NUL. */
+mla_status mla_device_info(mla_context *ctx, int64_t *free_bytes, int64_t *total_bytes, char *name,
+                           int32_t name_bytes);
+
+/* bytes > 0; 256-byte aligned; contents undefined. */
+mla_status mla_buffer_create(mla_context *ctx, int64_t bytes, mla_buffer **out);
+/* Read-only map of [offset, offset + bytes) of a file; checked against the file's size. CPU: zero-copy. Any offset. */
+mla_status mla_buffer_map(mla_context *ctx, const char *path, int64_t offset, int64_t bytes, mla_buffer **out);
+void *mla_buffer_data(const mla_buffer *buffer);
+int64_t mla_buffer_bytes(const mla_buffer *buffer);
+void mla_buffer_destroy(mla_buffer *buffer); /* NULL is allowed */
+
+/* dst in the context's memory, src on the host. The source may be reused on return. */
+mla_status mla_copy_from_host(mla_context *ctx, void *dst, const void *src, int64_t bytes);
+/* dst on the host, src in the context's memory. Waits for the work before it. */
+mla_status mla_copy_to_host(mla_context *ctx, void *dst, const void *src, int64_t bytes);
+mla_status mla_synchronize(mla_context *ctx);
+
+/* ---- dense operations --------------------------------------------------------------------------------------------- */
+
+/*
+ * out[i] = x[i] * scale[row / block][col / block], elementwise over x [N, K] of any float dtype into out [N, K] (F32 or
+ * BF16). scale: F32 [ceil(N / block), ceil(K / block)] as in DeepSeek-V3's weight_scale_inv (block 128), or NULL for 1.
+ */
+mla_status mla_convert(mla_context *ctx, const mla_tensor *x, const mla_tensor *scale, int32_t block, mla_tensor *out);
+
+/* out[t] = table[ids[t]]. table weight or act [V, H]; ids I32 [T], each in [0, V); out act [T, H]. Also gathers rows. */
+mla_status mla_embedding(mla_context *ctx, const mla_tensor *table, const mla_tensor *ids, mla_tensor *out);
+
+/*
+ * Root mean square norm (Zhang & Sennrich 2019): out = x / sqrt(mean(x^2) + eps) * weight over rows of x act [T, H].
+ * With residual (act [T, H], may be NULL): residual += x first, and the norm is of the sum. weight [H]; out act [T, H];
+ * out may be x.
+ */
+mla_status mla_rms_norm(mla_context *ctx, const mla_tensor *x, mla_tensor *residual, const mla_tensor *weight, float eps,
+                        mla_tensor *out);
+
+/* out = x w^T + bias. x act [M, K]; w weight [N, K]; bias weight [N] or NULL; out act or F32 [M, N]. M may be 0. */
+mla_status mla_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor *w, const mla_tensor *bias, mla_tensor *out);
+
+/*
+ * out[b] = x[b] w[b]^T for b in B: the absorbed projections. x act [B, M, K]; w weight [B, N, K], of which N or K is
+ * contiguous; out act [B, M, N].
+ */
+mla_status mla_batched_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor *w, mla_tensor *out);
+
+/* out = silu(gate) * up, silu(v) = v / (1 + exp(-v)). gate_up act [T, 2 I]: gate in the first I columns; out act [T, I]. */
+mla_status mla_silu_mul(mla_context *ctx, const mla_tensor *gate_up, mla_tensor *out);
+
+/* out += x, both act [T, H]. */
+mla_status mla_add(mla_context *ctx, const mla_tensor *x, mla_tensor *out);
+
+/* ---- attention ---------------------------------------------------------------------------------------------------- */
+
+/*
+ * Rotates the rope part of the queries in place and writes this step's keys into the paged cache.
+ *   q_rope      act [T, heads, R]
+ *   latent      act [T, L]           normalised latent KV
+ *   k_rope      act [T, R]           not yet rotated
+ *   cos_sin     F32 [positions, R]   R/2 cosines, then R/2 sines, a row a position (yarn's factor included)
+ *   positions   I32 [T]
+ *   slots       I64 [T]              block * 64 + offset in the block
+ *   cache       act [blocks, 64, L + R]  latent first, then the rotated key
+ * Pair i of a row is (2i, 2i + 1) when interleaved (DeepSeek), (i, i + R/2) when not: (a, b) -> (a cos - b sin, a sin +
+ * b cos) in place.
+ */
+typedef struct mla_rope_args {
+  mla_tensor q_rope, latent, k_rope, cos_sin, positions, slots, cache;
+  int32_t interleaved;
+} mla_rope_args;
+mla_status mla_rope_and_append_kv(mla_context *ctx, const mla_rope_args *args);
+
+enum { MLA_PLAN_DETERMINISTIC = 1 }; /* the split of a sequence depends on its own length alone; always so on CPU */
+
+/*
+ * How a decode call is cut into tiles, as FlashMLA's get_mla_metadata: computed from the lengths on the device, so that
+ * lengths may change between replays of a graph. The caller owns all memory.
+ *   tiles      I32 [parts, 8]     a row a worker: begin sequence, begin token, end sequence, end token, first split, ...
+ *   splits     I32 [batch + 1]    prefix sum of the splits of the sequences
+ *   workspace  partial outputs and log-sum-exps
+ */
+typedef struct mla_plan_args {
+  int32_t batch, s_q, heads;
+  int32_t max_len; /* no sequence is longer; sizes the workspace */
+  int32_t flags;
+} mla_plan_args;
+mla_status mla_plan_size(mla_context *ctx, const mla_plan_args *args, int64_t *parts, int64_t *workspace_bytes);
+mla_status mla_plan(mla_context *ctx, const mla_plan_args *args, const mla_tensor *seq_lens, mla_tensor *tiles,
+                    mla_tensor *splits);
+
+/*
+ * MLA attention in absorbed form (DeepSeek-V2, section 2.1.2): every head reads the same keys, of which the first L
+ * values are the latent that also serves as the value.
+ *   q            act [batch, s_q, heads, D]     D = L + R (512 + 64 on CUDA)
+ *   cache        act [blocks, 64, D]
+ *   block_table  I32 [batch, max_blocks]        entries past a sequence's last block are never read
+ *   seq_lens     I32 [batch]                    tokens in the cache, this step's included; 0 gives out 0, lse +inf
+ *   tiles, splits, workspace                    from mla_plan with the same arguments; workspace 1-D F32
+ *   out          act [batch, s_q, heads, L]
+ *   lse          F32 [batch, heads, s_q]        natural log of the sum of exp(scale * q.k)
+ * Query i of s_q sees keys [0, len - s_q + i]: causal. One that sees none gives out 0, lse +inf.
+ */
+typedef struct mla_decode_args {
+  mla_tensor q, cache, block_table, seq_lens, tiles, splits, workspace, out, lse;
+  mla_plan_args plan;
+  float softmax_scale;
+} mla_decode_args;
+mla_status mla_decode(mla_context *ctx, const mla_decode_args *args);
+
+/*
+ * The same over sequences with any number of queries each, for (chunked) prefill with a cached prefix.
+ *   q            act [tokens, heads, D]
+ *   query_start  I32 [batch + 1]                queries of sequence b: [query_start[b], query_start[b + 1])
+ *   out          act [tokens, heads, L]
+ * Query i of the n of sequence b sits at position seq_lens[b] - n + i and sees keys up to itself.
+ */
+typedef struct mla_prefill_args {
+  mla_tensor q, query_start, cache, block_table, seq_lens, out;
+  float softmax_scale;
+} mla_prefill_args;
+mla_status mla_prefill(mla_context *ctx, const mla_prefill_args *args);
+
+/* ---- mixture of experts ------------------------------------------------------------------------------------------- */
+
+typedef enum mla_scoring { MLA_SOFTMAX = 0, MLA_SIGMOID = 1 } mla_scoring;
+typedef enum mla_group_score { MLA_GROUP_MAX = 0, MLA_GROUP_TOP2_SUM = 1 } mla_group_score;
+
+/*
+ * The router of DeepSeek-V2 and V3, in float32. scores = scoring(logits). With groups > 1 only the top_groups best of
+ * the equal groups take part, ranked by group_score over scores + bias. The top_k experts by scores + bias are chosen;
+ * their weights are the scores without bias, divided by (their sum + 1e-20) when normalize, times scale. Ties: the
+ * lower index.
+ *   logits F32 [T, E]; bias F32 [E] or NULL; weights F32 [T, top_k]; experts I32 [T, top_k], best first
+ */
+typedef struct mla_route_args {
+  mla_tensor logits, weights, experts;
+  const mla_tensor *bias;
+  int32_t scoring, groups, top_groups, group_score, normalize;
+  float scale;
+} mla_route_args;
+mla_status mla_moe_route(mla_context *ctx, const mla_route_args *args);
+
+/*
+ * Orders the T * top_k (token, choice) pairs by expert, stably.
+ *   experts   I32 [T, top_k]
+ *   rows      I32 [T * top_k]   rows[i] = token of the i-th pair in expert order
+ *   places    I32 [T, top_k]    where the pair went: rows[places[t, j]] = t
+ *   offsets   I32 [E + 1]       pairs of expert e: [offsets[e], offsets[e + 1])
+ */
+mla_status mla_moe_sort(mla_context *ctx, const mla_tensor *experts, mla_tensor *rows, mla_tensor *places,
+                        mla_tensor *offsets);
+
+/*
+ * Grouped GEMM: out[i] = x[rows ? rows[i] : i] w[e]^T for i in [offsets[e], offsets[e + 1]).
+ *   x act [T, K] with rows, [P, K] without; weights: an array of num_experts tensors, weight [N, K]; out act [P, N]
+ */
+mla_status mla_moe_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor *rows, const mla_tensor *offsets,
+                        const mla_tensor *weights, int32_t num_experts, mla_tensor *out);
+
+/* out[t] += sum over j, ascending, of weights[t, j] * y[places[t, j]]. y act [P, H]; weights F32, places I32 [T, top_k]. */
+mla_status mla_moe_combine(mla_context *ctx, const mla_tensor *y, const mla_tensor *places, const mla_tensor *weights,
+                           mla_tensor *out);
+
+/* ---- from logits to tokens ---------------------------------------------------------------------------------------- */
+
+/*
+ * One token a row. temperature 0: the first largest logit. Otherwise, as Hugging Face's warpers in this order: logits /
+ * temperature; keep the top_k largest (0: all; ties with the k-th are kept); softmax; keep the smallest set of most
+ * likely tokens whose probability reaches top_p (1: all); draw from what is kept, in id order, with the uniform number
+ * of (seed, position): u = mla_uniform(seed, position), so that a draw depends on nothing else.
+ *   logits F32 [B, V]; temperature F32 [B]; top_k I32 [B]; top_p F32 [B]; seed I64 [B]; position I32 [B]; ids I32 [B]
+ */
+typedef struct mla_sample_args {
+  mla_tensor logits, temperature, top_k, top_p, seed, position, ids;
+} mla_sample_args;
+mla_status mla_sample(mla_context *ctx, const mla_sample_args *args);
+
+/* The uniform number in [0, 1) of a draw: the top 24 bits of SplitMix64 (Steele et al. 2014) of seed and position. */
+float mla_uniform(int64_t seed, int32_t position);
+
+/*
+ * Log-probabilities of the raw logits (log_softmax, float32).
+ *   logits F32 [B, V]; ids I32 [B]; chosen F32 [B] = log p(ids[b]); top_ids I32 [B, n], top F32 [B, n]: the n largest,
+ *   descending, ties to the lower id. n may be 0: pass NULL for both.
+ */
+mla_status mla_log_softmax_top_k(mla_context *ctx, const mla_tensor *logits, const mla_tensor *ids, mla_tensor *chosen,
+                                 mla_tensor *top_ids, mla_tensor *top);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* MLA_H */
