@@ -130,8 +130,9 @@ mla_status mla_add(mla_context *ctx, const mla_tensor *x, mla_tensor *out);
 /* ---- attention ---------------------------------------------------------------------------------------------------- */
 
 /*
- * Rotates the rope part of the queries in place and writes this step's keys into the paged cache.
+ * Rotates the rope part of the queries and writes this step's keys into the paged cache.
  *   q_rope      act [T, heads, R]
+ *   q_out       act [T, heads, R]    the rotated queries; may be q_rope itself
  *   latent      act [T, L]           normalised latent KV
  *   k_rope      act [T, R]           not yet rotated
  *   cos_sin     F32 [positions, R]   R/2 cosines, then R/2 sines, a row a position (yarn's factor included)
@@ -139,10 +140,10 @@ mla_status mla_add(mla_context *ctx, const mla_tensor *x, mla_tensor *out);
  *   slots       I64 [T]              block * 64 + offset in the block
  *   cache       act [blocks, 64, L + R]  latent first, then the rotated key
  * Pair i of a row is (2i, 2i + 1) when interleaved (DeepSeek), (i, i + R/2) when not: (a, b) -> (a cos - b sin, a sin +
- * b cos) in place.
+ * b cos), each written where it was read.
  */
 typedef struct mla_rope_args {
-  mla_tensor q_rope, latent, k_rope, cos_sin, positions, slots, cache;
+  mla_tensor q_rope, q_out, latent, k_rope, cos_sin, positions, slots, cache;
   int32_t interleaved;
 } mla_rope_args;
 mla_status mla_rope_and_append_kv(mla_context *ctx, const mla_rope_args *args);

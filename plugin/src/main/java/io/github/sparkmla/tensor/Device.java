@@ -1,0 +1,126 @@
+package io.github.sparkmla.tensor;
+
+import static io.github.sparkmla.tensor.NativeException.check;
+
+import io.github.sparkmla.natives.Mla;
+import java.nio.file.Path;
+import org.bytedeco.javacpp.BytePointer;
+import org.bytedeco.javacpp.LongPointer;
+
+/**
+ * A native context: one device, its stream and its scratch memory. Owned by one thread at a time. Every tensor that it
+ * allocated or mapped must be closed first; {@link #close} refuses to leave any behind.
+ */
+public final class Device implements AutoCloseable {
+    final Mla.mla_context context;
+    private final String kind;
+    private long openBuffers;
+    private long openBytes;
+
+    private Device(Mla.mla_context context, String kind) {
+        this.context = context;
+        this.kind = kind;
+    }
+
+    /**
+     * Opens a device.
+     *
+     * @param kind {@code cpu}, {@code cuda}, or {@code auto}: cuda where there is one, else cpu
+     * @param ordinal which CUDA device
+     * @param threads CPU threads of the context, 0 for all that the process may use
+     */
+    public static Device open(String kind, int ordinal, int threads) {
+        return switch (kind) {
+            case "cpu", "cuda" -> create(kind, ordinal, threads);
+            case "auto" -> {
+                try {
+                    yield create("cuda", ordinal, threads);
+                } catch (NativeException e) {
+                    if (!e.isNoDevice()) {
+                        throw e;
+                    }
+                    yield create("cpu", 0, threads);
+                }
+            }
+            default -> throw new IllegalArgumentException("device must be auto, cpu or cuda, got '" + kind + "'");
+        };
+    }
+
+    private static Device create(String kind, int ordinal, int threads) {
+        Mla.mla_context context = new Mla.mla_context();
+        check(Mla.mla_context_create(kind, ordinal, threads, null, context));
+        return new Device(context, kind);
+    }
+
+    /** Whether this is a GPU. */
+    public boolean isCuda() {
+        return kind.equals("cuda");
+    }
+
+    /** Free bytes of the device now. */
+    public long freeBytes() {
+        try (LongPointer free = new LongPointer(1);
+                LongPointer total = new LongPointer(1);
+                BytePointer name = new BytePointer(256)) {
+            check(Mla.mla_device_info(context, free, total, name, 256));
+            return free.get();
+        }
+    }
+
+    /** The device's own name. */
+    public String name() {
+        try (LongPointer free = new LongPointer(1);
+                LongPointer total = new LongPointer(1);
+                BytePointer name = new BytePointer(256)) {
+            check(Mla.mla_device_info(context, free, total, name, 256));
+            return name.getString();
+        }
+    }
+
+    /** A new tensor, contents undefined. */
+    public Tensor allocate(DType dtype, long... shape) {
+        long bytes = Math.max(dtype.bytes(), dtype.bytes() * Tensor.elements(shape));
+        Mla.mla_buffer buffer = new Mla.mla_buffer();
+        check(Mla.mla_buffer_create(context, bytes, buffer));
+        return owned(buffer, bytes, dtype, shape);
+    }
+
+    /** A tensor over a part of a file, read-only. On the CPU nothing is copied: the file is mapped. */
+    public Tensor map(Path file, long offset, DType dtype, long... shape) {
+        long bytes = dtype.bytes() * Tensor.elements(shape);
+        Mla.mla_buffer buffer = new Mla.mla_buffer();
+        check(Mla.mla_buffer_map(context, file.toString(), offset, bytes, buffer));
+        return owned(buffer, bytes, dtype, shape);
+    }
+
+    private Tensor owned(Mla.mla_buffer buffer, long bytes, DType dtype, long[] shape) {
+        openBuffers++;
+        openBytes += bytes;
+        return new Tensor(this, buffer, Mla.mla_buffer_data(buffer).address(), dtype, shape, Tensor.packed(shape));
+    }
+
+    void release(Mla.mla_buffer buffer) {
+        openBuffers--;
+        openBytes -= Mla.mla_buffer_bytes(buffer);
+        Mla.mla_buffer_destroy(buffer);
+    }
+
+    /** Bytes of the tensors that are open, mapped files included. */
+    public long openBytes() {
+        return openBytes;
+    }
+
+    /** Waits until all work of the device is done. */
+    public void synchronize() {
+        check(Mla.mla_synchronize(context));
+    }
+
+    /** Frees the context. Throws when tensors are still open: a leak is a bug to be seen, not to be cleaned up. */
+    @Override
+    public void close() {
+        if (openBuffers != 0) {
+            throw new IllegalStateException(openBuffers + " tensors of this device are still open");
+        }
+        Mla.mla_context_destroy(context);
+    }
+}
