@@ -124,9 +124,6 @@ mla_status mla_batched_gemm(mla_context *ctx, const mla_tensor *x, const mla_ten
 /* out = silu(gate) * up, silu(v) = v / (1 + exp(-v)). gate_up act [T, 2 I]: gate in the first I columns; out act [T, I]. */
 mla_status mla_silu_mul(mla_context *ctx, const mla_tensor *gate_up, mla_tensor *out);
 
-/* out += x, both act [T, H]. */
-mla_status mla_add(mla_context *ctx, const mla_tensor *x, mla_tensor *out);
-
 /* ---- attention ---------------------------------------------------------------------------------------------------- */
 
 /*
@@ -235,9 +232,13 @@ mla_status mla_moe_sort(mla_context *ctx, const mla_tensor *experts, mla_tensor 
 mla_status mla_moe_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor *rows, const mla_tensor *offsets,
                         const mla_tensor *weights, int32_t num_experts, mla_tensor *out);
 
-/* out[t] += sum over j, ascending, of weights[t, j] * y[places[t, j]]. y act [P, H]; weights F32, places I32 [T, top_k]. */
+/*
+ * out[t] = base[t] + sum over j, ascending, of weights[t, j] * y[places[t, j]].
+ * y act [P, H]; weights F32, places I32 [T, top_k]; base act [T, H], may be out itself (the shared experts' output), or
+ * NULL for 0; out act [T, H]
+ */
 mla_status mla_moe_combine(mla_context *ctx, const mla_tensor *y, const mla_tensor *places, const mla_tensor *weights,
-                           mla_tensor *out);
+                           const mla_tensor *base, mla_tensor *out);
 
 /* ---- from logits to tokens ---------------------------------------------------------------------------------------- */
 

@@ -5,7 +5,7 @@ import java.util.List;
 /**
  * What became of a request.
  *
- * @param tokenIds the generated tokens; an end-of-sequence token that ended them is not among them
+ * @param tokenIds the generated tokens; the last is the end-of-sequence token where one ended them
  * @param finishReason why generation ended
  * @param promptTokens length of the prompt
  * @param cachedTokens how many of them were not computed because another sequence's KV cache held them

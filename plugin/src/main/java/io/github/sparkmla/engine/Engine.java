@@ -1,35 +1,270 @@
 package io.github.sparkmla.engine;
 
+import io.github.sparkmla.checkpoint.Checkpoint;
+import io.github.sparkmla.engine.Completion.FinishReason;
+import io.github.sparkmla.model.MlaModel;
+import io.github.sparkmla.tensor.Device;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Queue;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.atomic.AtomicLong;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
-/** Placeholder: the signatures that the Spark layer builds on. */
+/**
+ * Continuous batching over one model: one thread loops schedule -> run -> finish, and is the only one that touches the
+ * device. Any number of threads submit requests; none of them blocks inside native code.
+ */
 public final class Engine implements AutoCloseable {
-    /** Loads a checkpoint folder and starts the engine thread. Throws with a clear message on a bad checkpoint. */
-    public static Engine load(Path folder, EngineSettings settings) {
-        throw new UnsupportedOperationException(folder + " " + settings);
-    }
+    private static final Logger log = LoggerFactory.getLogger(Engine.class);
+
+    private final Scheduler scheduler;
+    private final BlockPool pool;
+    private final StepRunner runner;
+    private final int maxModelLen;
+    private final int vocabSize;
+    private final LinkedBlockingQueue<Sequence> inbox = new LinkedBlockingQueue<>();
+    private final Queue<Sequence> cancelled = new ConcurrentLinkedQueue<>();
+    private final List<Sequence> drained = new ArrayList<>(); // of the engine thread
+    private final AtomicLong unfinished = new AtomicLong();
+    private final Thread thread;
+    private volatile boolean closing;
+    private volatile Throwable death;
+    private volatile long steps;
+    private volatile long preemptions;
 
     /**
-     * Queues a request; thread-safe. Throws IllegalArgumentException at once for a request that can never run (empty
-     * prompt, prompt longer than the context, token id out of the vocabulary). The future completes with the
-     * completion, or exceptionally when the engine died; cancelling it frees the sequence within one step.
+     * Loads a checkpoint folder and starts the engine.
+     *
+     * @throws io.github.sparkmla.checkpoint.CheckpointException when the checkpoint is not good
      */
-    public CompletableFuture<Completion> submit(Request request) {
-        throw new UnsupportedOperationException(request.toString());
+    public static Engine load(Path folder, EngineSettings settings) {
+        return load(Checkpoint.open(folder), settings);
+    }
+
+    /** The same for a checkpoint that is open already. */
+    public static Engine load(Checkpoint checkpoint, EngineSettings settings) {
+        Device device = Device.open(settings.device(), settings.deviceOrdinal(), settings.threads());
+        StepRunner runner;
+        MlaModel.Limits limits;
+        try {
+            limits = limits(checkpoint, device, settings);
+            runner = new ModelRunner(device, checkpoint, limits);
+        } catch (RuntimeException | Error e) {
+            device.close();
+            throw e;
+        }
+        log.info(
+                "{} on {}: {} KV blocks of {} tokens, up to {} sequences and {} tokens a step, context {}",
+                checkpoint.folder(),
+                device.name(),
+                limits.kvBlocks(),
+                BlockPool.BLOCK_TOKENS,
+                limits.maxSequences(),
+                limits.maxTokens(),
+                limits.maxModelLen());
+        return new Engine(runner, settings, limits);
+    }
+
+    private static MlaModel.Limits limits(Checkpoint checkpoint, Device device, EngineSettings settings) {
+        int context = checkpoint.maxPositions();
+        if (settings.maxModelLen() > 0) {
+            context = Math.min(context, settings.maxModelLen());
+        }
+        long blockBytes = MlaModel.kvBlockBytes(checkpoint.config(), device);
+        long blocks = settings.kvBytes() / blockBytes;
+        if (blocks < 1) {
+            throw new IllegalArgumentException("a KV cache of " + settings.kvBytes() + " bytes holds no block of "
+                    + blockBytes + " bytes: raise spark.mla.kv.memory");
+        }
+        // More blocks than all sequences can ever fill would only waste memory.
+        long useful = (long) settings.maxSequences() * BlockPool.blocksFor(context);
+        return new MlaModel.Limits(
+                (int) Math.min(Math.min(blocks, useful), Integer.MAX_VALUE),
+                settings.maxBatchTokens(),
+                Math.min(settings.maxSequences(), settings.maxBatchTokens()),
+                context);
+    }
+
+    Engine(StepRunner runner, EngineSettings settings, MlaModel.Limits limits) {
+        this.runner = runner;
+        this.maxModelLen = limits.maxModelLen();
+        this.vocabSize = runner.vocabSize();
+        this.pool = new BlockPool(limits.kvBlocks());
+        this.scheduler = new Scheduler(pool, settings);
+        this.thread = new Thread(this::loop, "spark-mla-engine");
+        thread.setDaemon(true);
+        thread.start();
     }
 
     /** Longest prompt plus completion, in tokens. */
     public int maxModelLen() {
-        throw new UnsupportedOperationException();
+        return maxModelLen;
     }
 
     /** Whether no request is queued or running. */
     public boolean isIdle() {
-        throw new UnsupportedOperationException();
+        return unfinished.get() == 0;
+    }
+
+    /** Steps run so far. */
+    public long steps() {
+        return steps;
+    }
+
+    /** Sequences preempted so far because KV blocks ran out. */
+    public long preemptions() {
+        return preemptions;
+    }
+
+    /** Free blocks of the KV cache; all of them when the engine is idle. */
+    public int freeBlocks() {
+        return pool.free();
+    }
+
+    /** Blocks of the KV cache. */
+    public int totalBlocks() {
+        return pool.total();
+    }
+
+    /**
+     * Queues a request; thread-safe. The future completes with the completion, or exceptionally when the engine died or
+     * was closed; cancelling it frees the sequence within one step.
+     *
+     * @throws IllegalArgumentException at once, for a request that can never run
+     */
+    public CompletableFuture<Completion> submit(Request request) {
+        checkRunnable(request);
+        Sequence sequence = new Sequence(request, maxModelLen);
+        if (sequence.maxBlocks() > pool.total()) {
+            throw new IllegalArgumentException("a prompt of " + request.promptIds().length + " tokens and up to "
+                    + request.sampling().maxTokens() + " more needs " + sequence.maxBlocks()
+                    + " blocks of the KV cache, which has " + pool.total()
+                    + ": raise spark.mla.kv.memory or lower the token limit");
+        }
+        unfinished.incrementAndGet();
+        sequence.future.whenComplete((completion, error) -> {
+            unfinished.decrementAndGet();
+            if (sequence.future.isCancelled()) {
+                cancelled.add(sequence);
+            }
+        });
+        inbox.add(sequence);
+        if (closing) {
+            // The loop may have taken its last look at the inbox already.
+            failAll(closed());
+        }
+        return sequence.future;
+    }
+
+    private void checkRunnable(Request request) {
+        int[] prompt = request.promptIds();
+        if (prompt.length == 0) {
+            throw new IllegalArgumentException("the prompt is empty: it has no tokens");
+        }
+        if (prompt.length >= maxModelLen) {
+            throw new IllegalArgumentException("the prompt has " + prompt.length + " tokens and the context is "
+                    + maxModelLen + ": no room is left for a completion");
+        }
+        for (int i = 0; i < prompt.length; i++) {
+            if (prompt[i] < 0 || prompt[i] >= vocabSize) {
+                throw new IllegalArgumentException("token " + i + " of the prompt is " + prompt[i]
+                        + ", and the model's vocabulary has " + vocabSize);
+            }
+        }
+    }
+
+    private void loop() {
+        try {
+            while (!closing) {
+                admit();
+                dropCancelled();
+                step();
+            }
+        } catch (InterruptedException e) {
+            log.debug("engine thread interrupted", e);
+        } catch (Throwable e) {
+            death = e;
+            log.error("the engine died; its requests fail and Spark may retry their tasks", e);
+        } finally {
+            closing = true;
+            failAll(closed());
+            runner.close();
+        }
+    }
+
+    private void step() {
+        List<Scheduler.Work> step = scheduler.schedule();
+        preemptions = scheduler.preemptions();
+        if (step.isEmpty()) {
+            return; // everything was cancelled
+        }
+        runner.run(step, this::append);
+        steps = steps + 1;
+    }
+
+    private void admit() throws InterruptedException {
+        if (scheduler.isEmpty()) {
+            drained.add(inbox.take());
+        }
+        inbox.drainTo(drained);
+        for (Sequence sequence : drained) {
+            if (!sequence.future.isDone()) {
+                scheduler.add(sequence);
+            }
+        }
+        drained.clear();
+    }
+
+    private void dropCancelled() {
+        for (Sequence sequence = cancelled.poll(); sequence != null; sequence = cancelled.poll()) {
+            scheduler.remove(sequence);
+        }
+    }
+
+    private void append(Scheduler.Work work, int token, Completion.TokenLogprobs logprobs) {
+        Sequence sequence = work.sequence();
+        FinishReason reason = sequence.append(token, logprobs, runner.isEndOfSequence(token));
+        if (reason != null) {
+            scheduler.remove(sequence);
+            sequence.future.complete(sequence.completion(reason));
+        }
+    }
+
+    private Exception closed() {
+        return death == null
+                ? new IllegalStateException("the engine was closed")
+                : new IllegalStateException("the engine died: " + death, death);
+    }
+
+    private void failAll(Exception cause) {
+        List<Sequence> left = new ArrayList<>();
+        inbox.drainTo(left);
+        left.forEach(sequence -> sequence.future.completeExceptionally(cause));
+        if (Thread.currentThread() == thread) {
+            scheduler.all().forEach(sequence -> sequence.future.completeExceptionally(cause));
+        }
     }
 
     /** Stops the thread, fails what is left, frees all native memory. */
     @Override
-    public void close() {}
+    public void close() {
+        closing = true;
+        thread.interrupt();
+        boolean interrupted = false;
+        while (thread.isAlive()) {
+            try {
+                thread.join();
+            } catch (InterruptedException e) {
+                interrupted = true;
+            }
+        }
+        if (interrupted) {
+            Thread.currentThread().interrupt();
+        }
+    }
 }

@@ -46,11 +46,6 @@ public final class Ops {
         check(Mla.mla_silu_mul(context, gateUp.handle, out.handle));
     }
 
-    /** out += x. */
-    public void add(Tensor x, Tensor out) {
-        check(Mla.mla_add(context, x.handle, out.handle));
-    }
-
     /** What {@link #ropeAndAppendKv} reads of the step: positions I32 [T], slots I64 [T] and the table of angles. */
     public record Positions(Tensor cosSin, Tensor positions, Tensor slots, boolean interleaved) {}
 
@@ -64,30 +59,23 @@ public final class Ops {
     }
 
     /** A decode plan's memory; sized once for the largest step. */
-    public static final class Plan implements AutoCloseable {
+    public static final class Plan {
         private final Mla.mla_plan_args args = new Mla.mla_plan_args();
         private final Tensor tiles;
         private final Tensor splits;
         private final Tensor workspace;
 
         /** For at most {@code batch} sequences of at most {@code maxLen} tokens, one query each. */
-        public Plan(Device device, int batch, int heads, int maxLen, boolean deterministic) {
+        public Plan(Arena arena, int batch, int heads, int maxLen, boolean deterministic) {
             args.batch(batch).s_q(1).heads(heads).max_len(maxLen);
             args.flags(deterministic ? Mla.MLA_PLAN_DETERMINISTIC : 0);
             try (LongPointer parts = new LongPointer(1);
                     LongPointer bytes = new LongPointer(1)) {
-                check(Mla.mla_plan_size(device.context, args, parts, bytes));
-                tiles = device.allocate(DType.I32, Math.max(1, parts.get()), 8);
-                splits = device.allocate(DType.I32, batch + 1);
-                workspace = device.allocate(DType.F32, Math.max(1, bytes.get() / DType.F32.bytes()));
+                check(Mla.mla_plan_size(arena.device().context, args, parts, bytes));
+                tiles = arena.allocate(DType.I32, Math.max(1, parts.get()), 8);
+                splits = arena.allocate(DType.I32, batch + 1);
+                workspace = arena.allocate(DType.F32, Math.max(1, bytes.get() / DType.F32.bytes()));
             }
-        }
-
-        @Override
-        public void close() {
-            tiles.close();
-            splits.close();
-            workspace.close();
         }
     }
 
@@ -152,8 +140,10 @@ public final class Ops {
                 context, x.handle, orNull(rows), offsets.handle, weights.array, weights.count, out.handle));
     }
 
-    public void moeCombine(Tensor y, Tensor places, Tensor weights, Tensor out) {
-        check(Mla.mla_moe_combine(context, y.handle, places.handle, weights.handle, out.handle));
+    /** {@code base} may be null, or {@code out}. */
+    public void moeCombine(Tensor y, Tensor places, Tensor weights, Tensor base, Tensor out) {
+        check(Mla.mla_moe_combine(
+                context, y.handle, places.handle, weights.handle, orNull(base), out.handle));
     }
 
     /** Per row: temperature F32, topK I32, topP F32, seed I64, position I32. */

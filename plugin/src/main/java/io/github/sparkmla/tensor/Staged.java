@@ -15,7 +15,9 @@ public final class Staged implements AutoCloseable {
     private final Device owner;
     private final Tensor tensor;
     private final BytePointer host;
-    private final ByteBuffer bytes;
+    private final IntBuffer ints;
+    private final LongBuffer longs;
+    private final FloatBuffer floats;
     private final int rowBytes;
 
     public Staged(Device device, DType dtype, long... shape) {
@@ -23,7 +25,10 @@ public final class Staged implements AutoCloseable {
         this.tensor = device.allocate(dtype, shape);
         long size = dtype.bytes() * Tensor.elements(shape);
         this.host = new BytePointer(size);
-        this.bytes = host.asByteBuffer().order(ByteOrder.nativeOrder());
+        ByteBuffer bytes = host.asByteBuffer().order(ByteOrder.nativeOrder());
+        this.ints = bytes.asIntBuffer();
+        this.longs = bytes.asLongBuffer();
+        this.floats = bytes.asFloatBuffer();
         this.rowBytes = (int) (size / shape[0]);
     }
 
@@ -52,19 +57,19 @@ public final class Staged implements AutoCloseable {
         }
     }
 
-    /** The host copy as ints, from its beginning. */
+    /** The host copy as ints; use absolute indices. */
     public IntBuffer ints() {
-        return bytes.asIntBuffer();
+        return ints;
     }
 
-    /** The host copy as longs, from its beginning. */
+    /** The host copy as longs; use absolute indices. */
     public LongBuffer longs() {
-        return bytes.asLongBuffer();
+        return longs;
     }
 
-    /** The host copy as floats, from its beginning. */
+    /** The host copy as floats; use absolute indices. */
     public FloatBuffer floats() {
-        return bytes.asFloatBuffer();
+        return floats;
     }
 
     @Override

@@ -1,0 +1,98 @@
+package io.github.sparkmla.engine;
+
+import io.github.sparkmla.engine.Completion.FinishReason;
+import io.github.sparkmla.engine.Completion.TokenLogprobs;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.concurrent.CompletableFuture;
+
+/** A request on its way: its tokens, how many of them are in the KV cache, and the blocks that hold them. */
+final class Sequence {
+    final Request request;
+    final CompletableFuture<Completion> future = new CompletableFuture<>();
+    private final int maxLength;
+    private final List<TokenLogprobs> logprobs = new ArrayList<>();
+    private int[] tokens;
+    private int length;
+    private int computed;
+    private int[] blocks = new int[4];
+    private int blockCount;
+
+    /** @param maxModelLen longest sequence; cuts the completion where it comes before the request's own limit */
+    Sequence(Request request, int maxModelLen) {
+        this.request = request;
+        this.length = request.promptIds().length;
+        this.maxLength = (int) Math.min((long) length + request.sampling().maxTokens(), maxModelLen);
+        this.tokens = Arrays.copyOf(request.promptIds(), Math.min(maxLength, length + 64));
+    }
+
+    int[] tokens() {
+        return tokens;
+    }
+
+    /** Tokens known: the prompt and what was generated. */
+    int length() {
+        return length;
+    }
+
+    /** Tokens whose keys are in the cache. */
+    int computed() {
+        return computed;
+    }
+
+    int[] blocks() {
+        return blocks;
+    }
+
+    /** Blocks that the longest possible form of this sequence needs; its last token never enters the cache. */
+    int maxBlocks() {
+        return BlockPool.blocksFor(maxLength - 1);
+    }
+
+    /** Blocks missing for the first {@code upTo} tokens. */
+    int blocksMissing(int upTo) {
+        return Math.max(0, BlockPool.blocksFor(upTo) - blockCount);
+    }
+
+    void reserve(int upTo, BlockPool pool) {
+        for (int missing = blocksMissing(upTo); missing > 0; missing--) {
+            if (blockCount == blocks.length) {
+                blocks = Arrays.copyOf(blocks, 2 * blockCount);
+            }
+            blocks[blockCount++] = pool.take();
+        }
+    }
+
+    /** Gives all blocks back; what was computed has to be computed again. */
+    void release(BlockPool pool) {
+        while (blockCount > 0) {
+            pool.giveBack(blocks[--blockCount]);
+        }
+        computed = 0;
+    }
+
+    void advance(int upTo) {
+        computed = upTo;
+    }
+
+    /** Appends a generated token. Returns whether the sequence is finished, and completes nothing. */
+    FinishReason append(int token, TokenLogprobs logprob, boolean endOfSequence) {
+        if (length == tokens.length) {
+            tokens = Arrays.copyOf(tokens, Math.min(maxLength, 2 * length));
+        }
+        tokens[length++] = token;
+        if (logprob != null) {
+            logprobs.add(logprob);
+        }
+        if (endOfSequence && !request.sampling().ignoreEos()) {
+            return FinishReason.STOP;
+        }
+        return length == maxLength ? FinishReason.LENGTH : null;
+    }
+
+    Completion completion(FinishReason reason) {
+        int prompt = request.promptIds().length;
+        return new Completion(Arrays.copyOfRange(tokens, prompt, length), reason, prompt, 0, List.copyOf(logprobs));
+    }
+}

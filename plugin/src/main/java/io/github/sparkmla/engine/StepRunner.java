@@ -1,0 +1,23 @@
+package io.github.sparkmla.engine;
+
+import io.github.sparkmla.engine.Completion.TokenLogprobs;
+import java.util.List;
+
+/** Computes steps: the model behind the engine, or a fake one in tests of the scheduling. */
+interface StepRunner extends AutoCloseable {
+    /** What is the result of a step, in the order of the work given: the next token of each work that completes. */
+    interface Sink {
+        /** @param logprobs null when the request did not ask for them */
+        void token(Scheduler.Work work, int token, TokenLogprobs logprobs);
+    }
+
+    int vocabSize();
+
+    boolean isEndOfSequence(int token);
+
+    /** Computes the tokens of the step and hands over the next token of each sequence that is complete. */
+    void run(List<Scheduler.Work> step, Sink sink);
+
+    @Override
+    void close();
+}
