@@ -22,7 +22,7 @@ import org.slf4j.LoggerFactory;
  * leases at once, and waiting would deadlock.
  */
 final class Engines {
-    private static final Logger LOG = LoggerFactory.getLogger(Engines.class);
+    private static final Logger log = LoggerFactory.getLogger(Engines.class);
     private static final Engines OF_THIS_JVM = new Engines(key -> LoadedModel.load(key.folder, key.settings));
 
     /** What makes two engines the same. */
@@ -153,14 +153,14 @@ final class Engines {
     private void load(Key key, Entry entry, List<Entry> idle) {
         try {
             idle.forEach(Entry::close);
-            LOG.info(
+            log.info(
                     "Loading {} with {}; it stays loaded until the {} ends",
                     key.folder,
                     key.settings,
                     SparkMlaPlugin.isConfigured() ? "executor" : "JVM (spark.plugins does not name SparkMlaPlugin)");
             long start = System.nanoTime();
             LoadedModel model = loader.apply(key);
-            LOG.info("Loaded {} in {} ms", key.folder, (System.nanoTime() - start) / 1_000_000);
+            log.info("Loaded {} in {} ms", key.folder, (System.nanoTime() - start) / 1_000_000);
             entry.model.complete(model);
         } catch (Throwable e) { // also LinkageError: the waiting tasks must hear of everything
             synchronized (this) {

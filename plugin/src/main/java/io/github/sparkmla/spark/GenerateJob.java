@@ -24,7 +24,7 @@ import picocli.CommandLine.Option;
             "Rows keep their order and their columns. Engine settings are Spark configuration (spark.mla.*)."
         })
 public final class GenerateJob implements Callable<Integer> {
-    private static final Logger LOG = LoggerFactory.getLogger(GenerateJob.class);
+    private static final Logger log = LoggerFactory.getLogger(GenerateJob.class);
 
     /** Where the model runs. */
     enum DeviceChoice {
@@ -157,7 +157,7 @@ public final class GenerateJob implements Callable<Integer> {
             System.out.println(run(spark));
             return CommandLine.ExitCode.OK;
         } catch (Exception e) {
-            LOG.debug("The job failed", e);
+            log.debug("The job failed", e);
             System.err.println("generate: " + explain(e));
             return CommandLine.ExitCode.SOFTWARE;
         }

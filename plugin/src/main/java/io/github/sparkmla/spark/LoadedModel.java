@@ -31,7 +31,7 @@ interface LoadedModel extends AutoCloseable {
         Checkpoint checkpoint = Checkpoint.open(folder);
         Tokenizer tokenizer = checkpoint.openTokenizer();
         try {
-            return new OnEngine(Engine.load(folder, settings), tokenizer, checkpoint.chatTemplate());
+            return new OnEngine(Engine.load(checkpoint, settings), tokenizer, checkpoint.chatTemplate());
         } catch (RuntimeException | Error e) {
             tokenizer.close();
             throw e;

@@ -19,7 +19,7 @@ import scala.Tuple2;
  * Models load at first use. Without the plugin all works the same, but the engines end with the JVM.
  */
 public final class SparkMlaPlugin implements SparkPlugin {
-    private static final Logger LOG = LoggerFactory.getLogger(SparkMlaPlugin.class);
+    private static final Logger log = LoggerFactory.getLogger(SparkMlaPlugin.class);
 
     /** What Spark gave to this executor, its GPU for one; null where the plugin is not configured. */
     private static volatile Map<String, ResourceInformation> executorResources;
@@ -63,7 +63,7 @@ public final class SparkMlaPlugin implements SparkPlugin {
         @Override
         public void init(PluginContext context, Map<String, String> extraConf) {
             executorResources = Map.copyOf(context.resources());
-            LOG.info("Spark MLA is ready on executor {}; a model loads when a task first needs it", context.executorID());
+            log.info("Spark MLA is ready on executor {}; a model loads when a task first needs it", context.executorID());
         }
 
         @Override

@@ -7,7 +7,7 @@ import org.slf4j.LoggerFactory;
 
 /** Counts what one task has done, and says so in the log: every ten seconds, and at the end. */
 final class TaskProgress {
-    private static final Logger LOG = LoggerFactory.getLogger(TaskProgress.class);
+    private static final Logger log = LoggerFactory.getLogger(TaskProgress.class);
     private static final long PERIOD_NANOS = 10_000_000_000L;
 
     private final String task;
@@ -51,12 +51,12 @@ final class TaskProgress {
         long now = nanoTime.getAsLong();
         if (now - lastLine >= PERIOD_NANOS) {
             lastLine = now;
-            LOG.info("{}: {}", task, summary());
+            log.info("{}: {}", task, summary());
         }
     }
 
     void finish() {
-        LOG.info("{} ended: {}", task, summary());
+        log.info("{} ended: {}", task, summary());
     }
 
     String summary() {
