@@ -38,15 +38,27 @@ public final class Engine implements AutoCloseable {
     private volatile long preemptions;
 
     /**
+     * Opens a checkpoint folder and checks, reading headers only, that nothing an engine needs is missing. Needs no
+     * device: this is how a driver refuses a bad checkpoint before any task starts.
+     *
+     * @throws io.github.sparkmla.checkpoint.CheckpointException when the checkpoint is not good
+     */
+    public static Checkpoint check(Path folder) {
+        Checkpoint checkpoint = Checkpoint.open(folder);
+        MlaModel.check(checkpoint);
+        return checkpoint;
+    }
+
+    /**
      * Loads a checkpoint folder and starts the engine.
      *
      * @throws io.github.sparkmla.checkpoint.CheckpointException when the checkpoint is not good
      */
     public static Engine load(Path folder, EngineSettings settings) {
-        return load(Checkpoint.open(folder), settings);
+        return load(check(folder), settings);
     }
 
-    /** The same for a checkpoint that is open already. */
+    /** The same for a checkpoint that was opened and checked. */
     public static Engine load(Checkpoint checkpoint, EngineSettings settings) {
         Device device = Device.open(settings.device(), settings.deviceOrdinal(), settings.threads());
         StepRunner runner;

@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Output tokens a second on this machine's CPU, side by side: Hugging Face transformers' generate() and Spark MLA's engine.
+
+Both get the same prompts and generate the same number of tokens greedily, in float32, with the same number of threads.
+Needs: torch, transformers (pip install torch transformers), and this project built (mvn -DskipTests package).
+
+usage: compare_with_transformers.py [--model DIR] [--prompts N] [--tokens N] [--rounds N]
+"""
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import time
+
+here = pathlib.Path(__file__).resolve().parent
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--model", type=pathlib.Path, default=here.parent / "models/tiny-mla-v3")
+parser.add_argument("--prompts", type=int, default=64)
+parser.add_argument("--tokens", type=int, default=64)
+parser.add_argument("--rounds", type=int, default=3)
+args = parser.parse_args()
+threads = len(os.sched_getaffinity(0))
+
+
+def prompt_ids(tokenizer):
+    rows = [json.loads(line)["prompt"] for line in open(here.parent / "data/prompts.jsonl", encoding="utf-8")]
+    return [tokenizer(rows[i % len(rows)])["input_ids"] for i in range(args.prompts)]
+
+
+def transformers_rounds(prompts):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(threads)
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
+    width = max(map(len, prompts))  # generate() wants a rectangle, padded on the left
+    ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    options = dict(do_sample=False, min_new_tokens=args.tokens, max_new_tokens=args.tokens, pad_token_id=0)
+    options.update(temperature=None, top_p=None)
+    seconds = []
+    for _ in range(1 + args.rounds):  # the first is the warm-up
+        start = time.perf_counter()
+        with torch.no_grad():
+            out = model.generate(ids, attention_mask=mask, **options)
+        seconds.append(time.perf_counter() - start)
+    return sorted(seconds[1:])[args.rounds // 2], out[:, width:].tolist()
+
+
+def engine_rounds(prompts):
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(prompts, file)
+        file.flush()
+        command = [here.parent / "java.sh", "io.github.sparkmla.examples.Throughput", args.model, file.name]
+        out = subprocess.run(
+            [*map(str, command), str(args.tokens), str(args.rounds)], check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+    result = json.loads(out.splitlines()[-1])
+    return result["seconds"], result["outputs"]
+
+
+from transformers import AutoTokenizer
+
+prompts = prompt_ids(AutoTokenizer.from_pretrained(args.model))
+print(f"{args.model.name}: {args.prompts} prompts x {args.tokens} tokens, float32, greedy, {threads} threads")
+hf, hf_out = transformers_rounds(prompts)
+ours, our_out = engine_rounds(prompts)
+total = args.prompts * args.tokens
+same = sum(a == b for a, b in zip(hf_out, our_out))
+print(f"{'':24}{'seconds':>10}{'tokens/s':>12}{'ratio':>8}")
+print(f"{'transformers generate()':24}{hf:10.2f}{total / hf:12.0f}{1:8.1f}")
+print(f"{'Spark MLA engine':24}{ours:10.2f}{total / ours:12.0f}{hf / ours:8.1f}")
+print(f"rows with identical tokens: {same} of {len(prompts)} (generate() pads, which may flip a near-tie)")
