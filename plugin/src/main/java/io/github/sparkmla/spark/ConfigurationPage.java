@@ -6,6 +6,9 @@ import java.nio.file.Path;
 
 /** Writes docs/configuration.md from the declarations in {@link MlaConf}. */
 final class ConfigurationPage {
+    static final String COMMAND =
+            "java -cp plugin/target/classes io.github.sparkmla.spark.ConfigurationPage docs/configuration.md";
+
     private ConfigurationPage() {}
 
     /** The page, in Markdown. */
@@ -17,13 +20,14 @@ final class ConfigurationPage {
                 Set these in `spark-defaults.conf`, with `--conf` or on the session. They are read on the driver when
                 `transform` is called. A key that does not exist and a value that is not allowed fail there.
 
-                This page is generated from `MlaConf.java`; edit that and run
+                This page is generated from `MlaConf.java`; edit that, build, and run
 
-                    mvn -q -pl native,plugin process-classes exec:java@configuration-page
+                    %s
 
                 | key | default | allowed | meaning |
                 |---|---|---|---|
-                """);
+                """
+                        .formatted(COMMAND));
         for (MlaConf.Key key : MlaConf.Key.values()) {
             page.append("| `%s` | `%s` | %s | %s |\n"
                     .formatted(key.key, key.defaultValue, key.type.allowed(), key.doc));

@@ -125,6 +125,11 @@ final class Engines {
         }
     }
 
+    /** Models loaded or loading. */
+    synchronized int size() {
+        return entries.size();
+    }
+
     /** Closes every model, whoever uses it: for the end of the executor. */
     void closeAll() {
         List<Entry> all;

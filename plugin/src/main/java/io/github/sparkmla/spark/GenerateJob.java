@@ -117,17 +117,23 @@ public final class GenerateJob implements Callable<Integer> {
     @Option(names = "--show", defaultValue = "0", description = "print the first rows of the output (default: ${DEFAULT-VALUE})")
     private int show;
 
+    private final SparkSession existing;
+
+    private GenerateJob(SparkSession existing) {
+        this.existing = existing;
+    }
+
     /** Exit codes: 0 all rows written, 1 failed, 2 an option is wrong. */
     public static void main(String[] args) {
-        int code = run(args);
+        int code = run(null, args);
         if (code != 0) {
             System.exit(code);
         }
     }
 
-    /** What {@link #main} does, without the exit. */
-    static int run(String... args) {
-        return new CommandLine(new GenerateJob())
+    /** What {@link #main} does, without the exit. Starts a session, and stops it, where none is given. */
+    static int run(SparkSession spark, String... args) {
+        return new CommandLine(new GenerateJob(spark))
                 .setCaseInsensitiveEnumValuesAllowed(true)
                 .setParameterExceptionHandler(GenerateJob::explainOption)
                 .execute(args);
@@ -143,6 +149,9 @@ public final class GenerateJob implements Callable<Integer> {
 
     @Override
     public Integer call() {
+        if (existing != null) {
+            return generate(existing);
+        }
         SparkSession spark = SparkSession.builder().appName("spark-mla generate").getOrCreate();
         try {
             return generate(spark);
@@ -151,8 +160,8 @@ public final class GenerateJob implements Callable<Integer> {
         }
     }
 
-    /** Runs the job on a session; the exit code. A failure is one line on stderr. */
-    int generate(SparkSession spark) {
+    /** The exit code. A failure is one line on stderr. */
+    private int generate(SparkSession spark) {
         try {
             System.out.println(run(spark));
             return CommandLine.ExitCode.OK;

@@ -1,6 +1,7 @@
 package io.github.sparkmla.spark;
 
 import io.github.sparkmla.checkpoint.Checkpoint;
+import io.github.sparkmla.engine.Engine;
 import io.github.sparkmla.spark.GenerateSpec.Decoding;
 import java.nio.file.Path;
 import java.util.Arrays;
@@ -77,7 +78,7 @@ public final class MlaGenerator extends GeneratorParams implements DefaultParams
     /** Fails on the driver for a checkpoint that would fail in every task. */
     private Path openCheckpoint(boolean messages) {
         Path folder = Path.of(getModel()).toAbsolutePath().normalize();
-        Checkpoint checkpoint = Checkpoint.open(folder);
+        Checkpoint checkpoint = Engine.check(folder);
         checkpoint.openTokenizer().close();
         if (messages && checkpoint.chatTemplate().isEmpty()) {
             throw new IllegalArgumentException(("column '%s' holds messages, but the checkpoint %s has no chat template"
