@@ -84,17 +84,22 @@ class GenerateJobTest {
     }
 
     private Outcome generate(String... more) {
-        List<String> args = new ArrayList<>(List.of(
-                "--model", MODEL, "--input", input.toString(), "--output", output.toString(), "--max-tokens", "4"));
-        args.addAll(List.of(more));
+        List<String> args = new ArrayList<>(List.of(more));
+        Map<String, String> defaults =
+                Map.of("--model", MODEL, "--input", input.toString(), "--output", output.toString(), "--max-tokens", "4");
+        defaults.forEach((option, value) -> {
+            if (!args.contains(option)) {
+                args.addAll(List.of(option, value));
+            }
+        });
         return run(args.toArray(String[]::new));
     }
 
     @Test
-    void writesEveryRowAndSaysWhatItDid() {
+    void writesEveryRowAndSaysWhatItDid() throws IOException {
         Outcome outcome = generate("--show", "2");
         assertEquals(0, outcome.code, outcome.err);
-        List<Row> rows = spark.read().parquet(output.toString()).collectAsList();
+        List<Row> rows = inFileOrder(output, "parquet");
         assertEquals(
                 List.of(1L, 2L, 3L, 4L), rows.stream().map(row -> row.<Long>getAs("id")).toList());
         assertEquals(4, rows.get(2).<Row>getAs("generated").getInt(4));
@@ -188,20 +193,24 @@ class GenerateJobTest {
                     "--partitions", "3",
                     "--max-tokens", "3");
             assertEquals(0, outcome.code, outcome.err);
-            assertEquals(prompts, inFileOrder(temp.resolve(format), format));
+            assertEquals(
+                    prompts,
+                    inFileOrder(temp.resolve(format), format).stream()
+                            .map(row -> row.<String>getAs("prompt"))
+                            .toList());
         }
     }
 
-    private static List<String> inFileOrder(Path folder, String format) throws IOException {
-        List<String> prompts = new ArrayList<>();
+    private static List<Row> inFileOrder(Path folder, String format) throws IOException {
+        List<Row> rows = new ArrayList<>();
         try (var files = Files.list(folder)) {
             for (Path file : files.filter(f -> f.getFileName().toString().startsWith("part-"))
                     .sorted()
                     .toList()) {
-                read(file, format).collectAsList().forEach(row -> prompts.add(row.getAs("prompt")));
+                rows.addAll(read(file, format).collectAsList());
             }
         }
-        return prompts;
+        return rows;
     }
 
     private static Dataset<Row> read(Path path, String format) {
