@@ -27,6 +27,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 #define MLA_BLOCK_TOKENS 64 /* tokens in one KV cache block */
 
@@ -265,6 +266,7 @@ float mla_uniform(int64_t seed, int32_t position);
 mla_status mla_log_softmax_top_k(mla_context *ctx, const mla_tensor *logits, const mla_tensor *ids, mla_tensor *chosen,
                                  mla_tensor *top_ids, mla_tensor *top);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif
