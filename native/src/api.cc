@@ -80,15 +80,6 @@ mla_status mla_silu_mul(mla_context *ctx, const mla_tensor *gate_up, mla_tensor 
   });
 }
 
-mla_status mla_add(mla_context *ctx, const mla_tensor *x, mla_tensor *out) {
-  return guarded(__func__, [&] {
-    Backend &backend = backend_of(ctx);
-    expect("x", x, kAct, {kAny, kAny});
-    expect("out", out, only(x->dtype), {x->shape[0], x->shape[1]});
-    require_ok(backend, backend.add(*x, *out));
-  });
-}
-
 // ---- attention ------------------------------------------------------------------------------------------------------
 
 mla_status mla_rope_and_append_kv(mla_context *ctx, const mla_rope_args *args) {
@@ -99,6 +90,7 @@ mla_status mla_rope_and_append_kv(mla_context *ctx, const mla_rope_args *args) {
     const int64_t tokens = a.q_rope.shape[0];
     const int64_t rope = a.q_rope.shape[2];
     const unsigned act = only(a.q_rope.dtype);
+    expect("q_out", &a.q_out, act, {tokens, a.q_rope.shape[1], rope});
     if (rope % 2 != 0) {
       fail(MLA_INVALID_ARGUMENT, "q_rope is %s; its last dimension must be even", describe(a.q_rope).c_str());
     }
@@ -257,14 +249,17 @@ mla_status mla_moe_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor 
 }
 
 mla_status mla_moe_combine(mla_context *ctx, const mla_tensor *y, const mla_tensor *places, const mla_tensor *weights,
-                           mla_tensor *out) {
+                           const mla_tensor *base, mla_tensor *out) {
   return guarded(__func__, [&] {
     Backend &backend = backend_of(ctx);
     expect("weights", weights, only(MLA_F32), {kAny, kAny});
     expect("places", places, only(MLA_I32), {weights->shape[0], weights->shape[1]});
     expect("y", y, kAct, {weights->shape[0] * weights->shape[1], kAny});
     expect("out", out, only(y->dtype), {weights->shape[0], y->shape[1]});
-    require_ok(backend, backend.moe_combine(*y, *places, *weights, *out));
+    if (base != nullptr) {
+      expect("base", base, only(y->dtype), {weights->shape[0], y->shape[1]});
+    }
+    require_ok(backend, backend.moe_combine(*y, *places, *weights, base, *out));
   });
 }
 

@@ -36,7 +36,6 @@ class Backend {
   virtual mla_status gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor *bias, const mla_tensor &out) = 0;
   virtual mla_status batched_gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor &out) = 0;
   virtual mla_status silu_mul(const mla_tensor &gate_up, const mla_tensor &out) = 0;
-  virtual mla_status add(const mla_tensor &x, const mla_tensor &out) = 0;
   virtual mla_status rope_and_append_kv(const mla_rope_args &args) = 0;
   virtual mla_status plan_size(const mla_plan_args &args, int64_t *parts, int64_t *workspace_bytes) = 0;
   virtual mla_status plan(const mla_plan_args &args, const mla_tensor &seq_lens, const mla_tensor &tiles,
@@ -49,7 +48,7 @@ class Backend {
   virtual mla_status moe_gemm(const mla_tensor &x, const mla_tensor *rows, const mla_tensor &offsets,
                               const mla_tensor *weights, int32_t num_experts, const mla_tensor &out) = 0;
   virtual mla_status moe_combine(const mla_tensor &y, const mla_tensor &places, const mla_tensor &weights,
-                                 const mla_tensor &out) = 0;
+                                 const mla_tensor *base, const mla_tensor &out) = 0;
   virtual mla_status sample(const mla_sample_args &args) = 0;
   virtual mla_status log_softmax_top_k(const mla_tensor &logits, const mla_tensor &ids, const mla_tensor &chosen,
                                        const mla_tensor *top_ids, const mla_tensor *top) = 0;

@@ -101,11 +101,6 @@ class CpuBackend final : public Backend {
     return MLA_OK;
   }
 
-  mla_status add(const mla_tensor &x, const mla_tensor &out) override {
-    cpu::add(cpu_, x, out);
-    return MLA_OK;
-  }
-
   mla_status rope_and_append_kv(const mla_rope_args &args) override {
     cpu::rope_and_append_kv(cpu_, args);
     return MLA_OK;
@@ -157,8 +152,8 @@ class CpuBackend final : public Backend {
   }
 
   mla_status moe_combine(const mla_tensor &y, const mla_tensor &places, const mla_tensor &weights,
-                         const mla_tensor &out) override {
-    cpu::moe_combine(cpu_, y, places, weights, out);
+                         const mla_tensor *base, const mla_tensor &out) override {
+    cpu::moe_combine(cpu_, y, places, weights, base, out);
     return MLA_OK;
   }
 

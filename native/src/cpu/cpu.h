@@ -121,7 +121,6 @@ void rms_norm(Cpu &cpu, const mla_tensor &x, const mla_tensor *residual, const m
 void gemm(Cpu &cpu, const mla_tensor &x, const mla_tensor &w, const mla_tensor *bias, const mla_tensor &out);
 void batched_gemm(Cpu &cpu, const mla_tensor &x, const mla_tensor &w, const mla_tensor &out);
 void silu_mul(Cpu &cpu, const mla_tensor &gate_up, const mla_tensor &out);
-void add(Cpu &cpu, const mla_tensor &x, const mla_tensor &out);
 void rope_and_append_kv(Cpu &cpu, const mla_rope_args &args);
 void decode(Cpu &cpu, const mla_decode_args &args);
 void prefill(Cpu &cpu, const mla_prefill_args &args);
@@ -131,7 +130,7 @@ void moe_sort(Cpu &cpu, const mla_tensor &experts, const mla_tensor &rows, const
 void moe_gemm(Cpu &cpu, const mla_tensor &x, const mla_tensor *rows, const mla_tensor &offsets,
               const mla_tensor *weights, int32_t num_experts, const mla_tensor &out);
 void moe_combine(Cpu &cpu, const mla_tensor &y, const mla_tensor &places, const mla_tensor &weights,
-                 const mla_tensor &out);
+                 const mla_tensor *base, const mla_tensor &out);
 void sample(Cpu &cpu, const mla_sample_args &args);
 void log_softmax_top_k(Cpu &cpu, const mla_tensor &logits, const mla_tensor &ids, const mla_tensor &chosen,
                        const mla_tensor *top_ids, const mla_tensor *top);

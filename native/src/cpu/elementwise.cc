@@ -14,17 +14,4 @@ void silu_mul(Cpu &cpu, const mla_tensor &gate_up, const mla_tensor &out) {
   });
 }
 
-void add(Cpu &cpu, const mla_tensor &x, const mla_tensor &out) {
-  const int64_t hidden = x.shape[1];
-  const PerThread scratch(cpu, 2 * hidden);
-  parallel_rows(cpu, x.shape[0], 2 * hidden, [&](int64_t row, int thread) {
-    float *mine = scratch.of(thread);
-    const float *values = read_row(cpu.kernels, x, address(x, row), hidden, mine);
-    float *sum = result_row(out, address(out, row), mine + hidden);
-    read_row(cpu.kernels, out, address(out, row), hidden, sum);
-    cpu.kernels.add_scaled(values, 1.0f, hidden, sum);
-    write_row(cpu.kernels, out, sum, hidden, address(out, row));
-  });
-}
-
 }  // namespace mla::cpu

@@ -1,6 +1,7 @@
 // Routing tokens to experts and their results back. The grouped product is in gemm.cc.
 #include "cpu.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace mla::cpu {
@@ -133,7 +134,7 @@ void moe_sort(Cpu &cpu, const mla_tensor &experts, const mla_tensor &rows, const
 }
 
 void moe_combine(Cpu &cpu, const mla_tensor &y, const mla_tensor &places, const mla_tensor &weights,
-                 const mla_tensor &out) {
+                 const mla_tensor *base, const mla_tensor &out) {
   const int64_t tokens = places.shape[0];
   const int64_t top_k = places.shape[1];
   const int64_t hidden = y.shape[1];
@@ -144,7 +145,11 @@ void moe_combine(Cpu &cpu, const mla_tensor &y, const mla_tensor &places, const 
   parallel_rows(cpu, tokens, 2 * top_k * hidden, [&](int64_t t, int thread) {
     float *mine = scratch.of(thread);
     float *sum = result_row(out, address(out, t), mine + hidden);
-    read_row(cpu.kernels, out, address(out, t), hidden, sum);
+    if (base == nullptr) {
+      std::fill(sum, sum + hidden, 0.0f);
+    } else if (const float *start = read_row(cpu.kernels, *base, address(*base, t), hidden, mine); start != sum) {
+      std::copy(start, start + hidden, sum);
+    }
     for (int64_t j = 0; j < top_k; j++) {
       const float *row = read_row(cpu.kernels, y, address(y, *at<int32_t>(places, t, j)), hidden, mine);
       cpu.kernels.add_scaled(row, *at<float>(weights, t, j), hidden, sum);

@@ -37,8 +37,8 @@ void rope_token(const Kernels &kernels, const mla_rope_args &args, int64_t t) {
   const int64_t latent = args.latent.shape[1];
   const float *cos_sin = at<float>(args.cos_sin, *at<int32_t>(args.positions, t));
   for (int64_t head = 0; head < args.q_rope.shape[1]; head++) {
-    T *q = at<T>(args.q_rope, t, head);
-    rotate(kernels, q, cos_sin, rope, args.interleaved != 0, q);
+    const T *from = at<T>(args.q_rope, t, head);
+    rotate(kernels, from, cos_sin, rope, args.interleaved != 0, at<T>(args.q_out, t, head));
   }
   const int64_t slot = *at<int64_t>(args.slots, t);
   T *key = at<T>(args.cache, slot / MLA_BLOCK_TOKENS, slot % MLA_BLOCK_TOKENS);
