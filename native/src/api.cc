@@ -276,7 +276,7 @@ mla_status mla_sample(mla_context *ctx, const mla_sample_args *args) {
     expect("top_k", &a.top_k, only(MLA_I32), {batch});
     expect("top_p", &a.top_p, only(MLA_F32), {batch});
     expect("seed", &a.seed, only(MLA_I64), {batch});
-    expect("position", &a.position, only(MLA_I32), {batch});
+    expect("positions", &a.positions, only(MLA_I32), {batch});
     expect("ids", &a.ids, only(MLA_I32), {batch});
     require_ok(backend, backend.sample(a));
   });

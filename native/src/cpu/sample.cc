@@ -128,7 +128,7 @@ int64_t sample_row(const Kernels &kernels, const mla_sample_args &args, int64_t 
   if (top_p < 1) {
     keep_top_p(top_p, n, probabilities);
   }
-  return draw(probabilities, n, mla_uniform(*at<int64_t>(args.seed, row), *at<int32_t>(args.position, row)));
+  return draw(probabilities, n, mla_uniform(*at<int64_t>(args.seed, row), *at<int32_t>(args.positions, row)));
 }
 
 }  // namespace
