@@ -27,6 +27,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 #define MLA_BLOCK_TOKENS 64 /* tokens in one KV cache block */
 
@@ -247,10 +248,10 @@ mla_status mla_moe_combine(mla_context *ctx, const mla_tensor *y, const mla_tens
  * temperature; keep the top_k largest (0: all; ties with the k-th are kept); softmax; keep the smallest set of most
  * likely tokens whose probability reaches top_p (1: all); draw from what is kept, in id order, with the uniform number
  * of (seed, position): u = mla_uniform(seed, position), so that a draw depends on nothing else.
- *   logits F32 [B, V]; temperature F32 [B]; top_k I32 [B]; top_p F32 [B]; seed I64 [B]; position I32 [B]; ids I32 [B]
+ *   logits F32 [B, V]; temperature F32 [B]; top_k I32 [B]; top_p F32 [B]; seed I64 [B]; positions I32 [B]; ids I32 [B]
  */
 typedef struct mla_sample_args {
-  mla_tensor logits, temperature, top_k, top_p, seed, position, ids;
+  mla_tensor logits, temperature, top_k, top_p, seed, positions, ids;
 } mla_sample_args;
 mla_status mla_sample(mla_context *ctx, const mla_sample_args *args);
 
@@ -265,6 +266,7 @@ float mla_uniform(int64_t seed, int32_t position);
 mla_status mla_log_softmax_top_k(mla_context *ctx, const mla_tensor *logits, const mla_tensor *ids, mla_tensor *chosen,
                                  mla_tensor *top_ids, mla_tensor *top);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -1,8 +1,10 @@
 package io.github.sparkmla.engine;
 
+import io.github.sparkmla.model.StepInputs;
+
 /** The free blocks of the paged KV cache. A block holds {@value #BLOCK_TOKENS} tokens; one id addresses every layer. */
 final class BlockPool {
-    static final int BLOCK_TOKENS = io.github.sparkmla.model.StepInputs.BLOCK_TOKENS;
+    static final int BLOCK_TOKENS = StepInputs.BLOCK_TOKENS;
 
     private final int[] free;
     private int count;
@@ -16,7 +18,7 @@ final class BlockPool {
     }
 
     static int blocksFor(int tokens) {
-        return Math.ceilDiv(tokens, BLOCK_TOKENS);
+        return StepInputs.blocksFor(tokens);
     }
 
     int free() {

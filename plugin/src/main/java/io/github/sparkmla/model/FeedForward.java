@@ -99,9 +99,10 @@ final class FeedForward {
 
     /** out [T, H] of x [T, H]. */
     void forward(LayerWeights weights, Tensor x, Tensor out) {
-        switch (weights.layer().feedForward()) {
-            case Weights.Dense w -> dense.forward(w, x, out);
-            case Weights.Moe w -> mixture(w, weights.experts(), x, out);
+        if (weights.layer().feedForward() instanceof Weights.Moe w) {
+            mixture(w, weights.experts(), x, out);
+        } else {
+            dense.forward((Weights.Dense) weights.layer().feedForward(), x, out);
         }
     }
 

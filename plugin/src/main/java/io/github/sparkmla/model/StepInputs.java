@@ -35,7 +35,7 @@ public final class StepInputs {
     StepInputs(Arena arena, MlaModel.Limits limits) {
         int maxTokens = limits.maxTokens();
         int maxSequences = limits.maxSequences();
-        blocksPerSequence = Math.ceilDiv(limits.maxModelLen(), BLOCK_TOKENS);
+        blocksPerSequence = blocksFor(limits.maxModelLen());
         tokenIds = arena.staged(DType.I32, maxTokens);
         positions = arena.staged(DType.I32, maxTokens);
         slots = arena.staged(DType.I64, maxTokens);
@@ -47,6 +47,11 @@ public final class StepInputs {
         decodeSeqLens = seqLens.tensor().alias();
         prefillBlockTable = blockTable.tensor().alias();
         prefillSeqLens = seqLens.tensor().alias();
+    }
+
+    /** Blocks that hold this many tokens. */
+    public static int blocksFor(int tokens) {
+        return (tokens + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
     }
 
     /** Starts a new step. */
@@ -77,7 +82,7 @@ public final class StepInputs {
             position.put(tokens, p);
             slot.put(tokens, (long) blocks[p / BLOCK_TOKENS] * BLOCK_TOKENS + p % BLOCK_TOKENS);
         }
-        blockTable.ints().put(sequences * blocksPerSequence, blocks, 0, Math.ceilDiv(to, BLOCK_TOKENS));
+        blockTable.ints().put(sequences * blocksPerSequence, blocks, 0, blocksFor(to));
         seqLens.ints().put(sequences, to);
         sequences++;
         if (decode) {

@@ -92,10 +92,9 @@ final class WeightLoader implements Weights.Source {
         if (fp8 == null) {
             throw new CheckpointException("tensor " + name + " is FP8 but config.json has no quantization_config that says how it is scaled");
         }
-        return require(
-                name + "_scale_inv",
-                Math.ceilDiv(out, (long) fp8.blockRows()),
-                Math.ceilDiv(in, (long) fp8.blockColumns()));
+        long rows = fp8.blockRows();
+        long columns = fp8.blockColumns();
+        return require(name + "_scale_inv", (out + rows - 1) / rows, (in + columns - 1) / columns);
     }
 
     private Tensor map(TensorInfo info, DType dtype, long... shape) {

@@ -151,7 +151,7 @@ public final class Ops {
 
     public void sample(Tensor logits, Draws draws, Tensor ids) {
         sample.logits(logits.handle).ids(ids.handle).temperature(draws.temperature.handle).top_k(draws.topK.handle);
-        sample.top_p(draws.topP.handle).seed(draws.seed.handle).position(draws.position.handle);
+        sample.top_p(draws.topP.handle).seed(draws.seed.handle).positions(draws.position.handle);
         check(Mla.mla_sample(context, sample));
     }
 

@@ -35,7 +35,7 @@ class EngineSchedulingTest {
     @RepeatedTest(60)
     void everyScheduleYieldsTheSameTokens(RepetitionInfo info) throws Exception {
         long seed = info.getCurrentRepetition();
-        Random random = new Random(seed);
+        Random random = new Random(seed * 0x9E3779B97F4A7C15L);
         int blocks = 7 + random.nextInt(60);
         int sequences = 1 + random.nextInt(20);
         int tokens = sequences + random.nextInt(200);

@@ -1,0 +1,195 @@
+// The CPU backend: memory of the host, and each operation handed to its file.
+#include "../backend.h"
+#include "cpu.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <unistd.h>
+
+namespace mla::cpu {
+
+const Kernels &best_kernels() {
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq")) {
+    return avx512::kernels;
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    return avx2::kernels;
+  }
+  return baseline::kernels;
+}
+
+namespace {
+
+const char *isa_name() {
+  const Kernels *best = &best_kernels();
+  return best == &avx512::kernels ? "AVX-512" : best == &avx2::kernels ? "AVX2" : "SSE2";
+}
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(int threads) : cpu_(threads) {}
+
+  const char *last_error() const override { return ""; }  // it throws
+  bool host_memory() const override { return true; }
+
+  mla_status device_info(int64_t *free_bytes, int64_t *total_bytes, char *name, int32_t name_bytes) override {
+    const int64_t page = sysconf(_SC_PAGESIZE);
+    *free_bytes = available_bytes(sysconf(_SC_AVPHYS_PAGES) * page);
+    *total_bytes = sysconf(_SC_PHYS_PAGES) * page;
+    snprintf(name, name_bytes, "CPU, %s, %d threads", isa_name(), cpu_.pool.threads());
+    return MLA_OK;
+  }
+
+  mla_status allocate(int64_t bytes, void **out) override {
+    constexpr int64_t kAlignment = 256;
+    if (bytes > INT64_MAX - kAlignment) {
+      throw std::bad_alloc();
+    }
+    *out = aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
+    if (*out == nullptr) {
+      fail(MLA_OUT_OF_MEMORY, "out of host memory: %lld bytes wanted", static_cast<long long>(bytes));
+    }
+    return MLA_OK;
+  }
+
+  void release(void *data) override { free(data); }
+
+  mla_status copy_from_host(void *dst, const void *src, int64_t bytes) override {
+    if (bytes > 0) {
+      memmove(dst, src, bytes);
+    }
+    return MLA_OK;
+  }
+
+  mla_status copy_to_host(void *dst, const void *src, int64_t bytes) override {
+    return copy_from_host(dst, src, bytes);
+  }
+
+  mla_status synchronize() override { return MLA_OK; }
+
+  mla_status convert(const mla_tensor &x, const mla_tensor *scale, int32_t block, const mla_tensor &out) override {
+    cpu::convert(cpu_, x, scale, block, out);
+    return MLA_OK;
+  }
+
+  mla_status embedding(const mla_tensor &table, const mla_tensor &ids, const mla_tensor &out) override {
+    cpu::embedding(cpu_, table, ids, out);
+    return MLA_OK;
+  }
+
+  mla_status rms_norm(const mla_tensor &x, const mla_tensor *residual, const mla_tensor &weight, float eps,
+                      const mla_tensor &out) override {
+    cpu::rms_norm(cpu_, x, residual, weight, eps, out);
+    return MLA_OK;
+  }
+
+  mla_status gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor *bias, const mla_tensor &out) override {
+    cpu::gemm(cpu_, x, w, bias, out);
+    return MLA_OK;
+  }
+
+  mla_status batched_gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor &out) override {
+    cpu::batched_gemm(cpu_, x, w, out);
+    return MLA_OK;
+  }
+
+  mla_status silu_mul(const mla_tensor &gate_up, const mla_tensor &out) override {
+    cpu::silu_mul(cpu_, gate_up, out);
+    return MLA_OK;
+  }
+
+  mla_status rope_and_append_kv(const mla_rope_args &args) override {
+    cpu::rope_and_append_kv(cpu_, args);
+    return MLA_OK;
+  }
+
+  // A decode on the CPU needs no plan: its tasks are queries and heads. One part, one split a sequence, no workspace.
+  mla_status plan_size(const mla_plan_args &, int64_t *parts, int64_t *workspace_bytes) override {
+    *parts = 1;
+    *workspace_bytes = 0;
+    return MLA_OK;
+  }
+
+  mla_status plan(const mla_plan_args &args, const mla_tensor &, const mla_tensor &tiles,
+                  const mla_tensor &splits) override {
+    for (int column = 0; column < 8; column++) {
+      *at<int32_t>(tiles, 0, column) = column == 2 ? args.batch : 0;
+    }
+    for (int32_t sequence = 0; sequence <= args.batch; sequence++) {
+      *at<int32_t>(splits, sequence) = sequence;
+    }
+    return MLA_OK;
+  }
+
+  mla_status decode(const mla_decode_args &args) override {
+    cpu::decode(cpu_, args);
+    return MLA_OK;
+  }
+
+  mla_status prefill(const mla_prefill_args &args) override {
+    cpu::prefill(cpu_, args);
+    return MLA_OK;
+  }
+
+  mla_status moe_route(const mla_route_args &args) override {
+    cpu::moe_route(cpu_, args);
+    return MLA_OK;
+  }
+
+  mla_status moe_sort(const mla_tensor &experts, const mla_tensor &rows, const mla_tensor &places,
+                      const mla_tensor &offsets) override {
+    cpu::moe_sort(cpu_, experts, rows, places, offsets);
+    return MLA_OK;
+  }
+
+  mla_status moe_gemm(const mla_tensor &x, const mla_tensor *rows, const mla_tensor &offsets,
+                      const mla_tensor *weights, int32_t num_experts, const mla_tensor &out) override {
+    cpu::moe_gemm(cpu_, x, rows, offsets, weights, num_experts, out);
+    return MLA_OK;
+  }
+
+  mla_status moe_combine(const mla_tensor &y, const mla_tensor &places, const mla_tensor &weights,
+                         const mla_tensor *base, const mla_tensor &out) override {
+    cpu::moe_combine(cpu_, y, places, weights, base, out);
+    return MLA_OK;
+  }
+
+  mla_status sample(const mla_sample_args &args) override {
+    cpu::sample(cpu_, args);
+    return MLA_OK;
+  }
+
+  mla_status log_softmax_top_k(const mla_tensor &logits, const mla_tensor &ids, const mla_tensor &chosen,
+                               const mla_tensor *top_ids, const mla_tensor *top) override {
+    cpu::log_softmax_top_k(cpu_, logits, ids, chosen, top_ids, top);
+    return MLA_OK;
+  }
+
+ private:
+  // What the kernel believes can be had without swapping, page cache included; `fallback` where it does not tell.
+  static int64_t available_bytes(int64_t fallback) {
+    FILE *file = fopen("/proc/meminfo", "re");
+    if (file == nullptr) {
+      return fallback;
+    }
+    char line[256];
+    long long kilobytes = -1;
+    while (kilobytes < 0 && fgets(line, sizeof line, file) != nullptr) {
+      if (sscanf(line, "MemAvailable: %lld kB", &kilobytes) != 1) {
+        kilobytes = -1;
+      }
+    }
+    fclose(file);
+    return kilobytes < 0 ? fallback : kilobytes * 1024;
+  }
+
+  Cpu cpu_;
+};
+
+}  // namespace
+}  // namespace mla::cpu
+
+mla::Backend *mla::open_cpu_backend(int32_t threads) { return new cpu::CpuBackend(threads); }

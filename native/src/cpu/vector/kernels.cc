@@ -1,0 +1,282 @@
+// Compiled once an instruction set, with MLA_ISA naming it; see CMakeLists.txt.
+#include "kernels.h"
+#include "vector.h"
+
+namespace mla::cpu::MLA_ISA {
+namespace {
+
+// ---- matrix products ------------------------------------------------------------------------------------------------
+
+// Rows of x and of w that a register tile holds: 16 sums of 16 lanes with AVX-512, else 8.
+constexpr int kTileRows = 4;
+constexpr int kTileColumns = kLanes == 16 ? 4 : 2;
+
+// Lanes run over k, so weights are read as they lie and every sum has the same order whatever the tile.
+template <int kRows, int kColumns, class W>
+MLA_INLINE void tile_nt(const float *const *x, const W *w, int64_t stride, int64_t k, float *out, int64_t out_stride) {
+  constexpr int kCount = kRows * kColumns <= 1 ? 1 : kRows * kColumns <= 2 ? 2 : kRows * kColumns <= 4 ? 4
+                         : kRows * kColumns <= 8                           ? 8
+                                                                           : 16;
+  Floats sums[kCount] = {};
+  const auto accumulate = [&](auto load_at) __attribute__((always_inline)) {
+    Floats row[kRows];
+    for (int i = 0; i < kRows; i++) {
+      row[i] = load_at(x[i]);
+    }
+    for (int j = 0; j < kColumns; j++) {
+      const Floats column = load_at(w + j * stride);
+      for (int i = 0; i < kRows; i++) {
+        sums[i * kColumns + j] = fma(row[i], column, sums[i * kColumns + j]);
+      }
+    }
+  };
+  int64_t at = 0;
+  for (; at + kLanes <= k; at += kLanes) {
+    accumulate([at](const auto *p) __attribute__((always_inline)) { return load(p + at); });
+  }
+  if (at < k) {
+    accumulate([at, k](const auto *p) __attribute__((always_inline)) { return load_part(p + at, k - at); });
+  }
+  constexpr int kGroup = kCount < kLanes ? kCount : kLanes;
+  float totals[kCount < kLanes ? kLanes : kCount];
+  for (int g = 0; g < kCount; g += kGroup) {
+    store(sum_lanes<kGroup>(sums + g), totals + g);
+  }
+  for (int i = 0; i < kRows; i++) {
+    memcpy(out + i * out_stride, totals + i * kColumns, kColumns * sizeof(float));
+  }
+}
+
+template <int kColumns, class W>
+MLA_INLINE void column_nt(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t k, float *out,
+                          int64_t out_stride) {
+  int64_t i = 0;
+  for (; i + kTileRows <= m; i += kTileRows) {
+    tile_nt<kTileRows, kColumns>(x + i, w, stride, k, out + i * out_stride, out_stride);
+  }
+  switch (m - i) {
+    case 3:
+      return tile_nt<3, kColumns>(x + i, w, stride, k, out + i * out_stride, out_stride);
+    case 2:
+      return tile_nt<2, kColumns>(x + i, w, stride, k, out + i * out_stride, out_stride);
+    case 1:
+      return tile_nt<1, kColumns>(x + i, w, stride, k, out + i * out_stride, out_stride);
+  }
+}
+
+template <class W>
+void gemm_nt_of(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t n, int64_t k, float *out,
+                int64_t out_stride) {
+  int64_t j = 0;
+  for (; j + kTileColumns <= n; j += kTileColumns) {
+    column_nt<kTileColumns>(x, m, w + j * stride, stride, k, out + j, out_stride);
+  }
+  for (; j < n; j++) {
+    column_nt<1>(x, m, w + j * stride, stride, k, out + j, out_stride);
+  }
+}
+
+void gemm_nt(const float *const *x, int64_t m, Matrix w, int64_t n, int64_t k, float *out, int64_t out_stride) {
+  if (w.bf16) {
+    gemm_nt_of(x, m, static_cast<const uint16_t *>(w.data), w.stride, n, k, out, out_stride);
+  } else {
+    gemm_nt_of(x, m, static_cast<const float *>(w.data), w.stride, n, k, out, out_stride);
+  }
+}
+
+// Lanes run over the columns of w; `part` of them in the last vector of a ragged edge, else kLanes.
+template <int kRows, int kVectors, bool kWhole, class W>
+MLA_INLINE void tile_nn(const float *const *x, const W *w, int64_t stride, int64_t k, const float *keep, float *out,
+                        int64_t out_stride, int64_t part) {
+  const auto load_columns = [part](const auto *p) __attribute__((always_inline)) {
+    if constexpr (kWhole) {
+      return load(p);
+    } else {
+      return load_part(p, part);
+    }
+  };
+  Floats sums[kRows][kVectors] = {};
+  if (keep != nullptr) {
+    for (int i = 0; i < kRows; i++) {
+      for (int v = 0; v < kVectors; v++) {
+        sums[i][v] = keep[i] * load_columns(out + i * out_stride + v * kLanes);
+      }
+    }
+  }
+  for (int64_t at = 0; at < k; at++) {
+    Floats row[kVectors];
+    for (int v = 0; v < kVectors; v++) {
+      row[v] = load_columns(w + at * stride + v * kLanes);
+    }
+    for (int i = 0; i < kRows; i++) {
+      for (int v = 0; v < kVectors; v++) {
+        sums[i][v] = fma(all(x[i][at]), row[v], sums[i][v]);
+      }
+    }
+  }
+  for (int i = 0; i < kRows; i++) {
+    for (int v = 0; v < kVectors; v++) {
+      if constexpr (kWhole) {
+        store(sums[i][v], out + i * out_stride + v * kLanes);
+      } else {
+        store_part(sums[i][v], part, out + i * out_stride + v * kLanes);
+      }
+    }
+  }
+}
+
+template <int kValue>
+struct Constant {
+  static constexpr int value = kValue;
+};
+
+template <int kVectors, bool kWhole, class W>
+MLA_INLINE void column_nn(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t k, const float *keep,
+                          float *out, int64_t out_stride, int64_t part) {
+  const auto tile = [&](auto rows, int64_t i) __attribute__((always_inline)) {
+    tile_nn<decltype(rows)::value, kVectors, kWhole>(x + i, w, stride, k, keep == nullptr ? keep : keep + i,
+                                                     out + i * out_stride, out_stride, part);
+  };
+  int64_t i = 0;
+  for (; i + kTileRows <= m; i += kTileRows) {
+    tile(Constant<kTileRows>{}, i);
+  }
+  for (; i < m; i++) {
+    tile(Constant<1>{}, i);
+  }
+}
+
+template <class W>
+void gemm_nn_of(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t n, int64_t k, const float *keep,
+                float *out, int64_t out_stride) {
+  constexpr int kWide = kTileColumns * kLanes;
+  int64_t j = 0;
+  for (; j + kWide <= n; j += kWide) {
+    column_nn<kTileColumns, true>(x, m, w + j, stride, k, keep, out + j, out_stride, kLanes);
+  }
+  for (; j + kLanes <= n; j += kLanes) {
+    column_nn<1, true>(x, m, w + j, stride, k, keep, out + j, out_stride, kLanes);
+  }
+  if (j < n) {
+    column_nn<1, false>(x, m, w + j, stride, k, keep, out + j, out_stride, n - j);
+  }
+}
+
+void gemm_nn(const float *const *x, int64_t m, Matrix w, int64_t n, int64_t k, const float *keep, float *out,
+             int64_t out_stride) {
+  if (w.bf16) {
+    gemm_nn_of(x, m, static_cast<const uint16_t *>(w.data), w.stride, n, k, keep, out, out_stride);
+  } else {
+    gemm_nn_of(x, m, static_cast<const float *>(w.data), w.stride, n, k, keep, out, out_stride);
+  }
+}
+
+// ---- rows -----------------------------------------------------------------------------------------------------------
+
+// Calls body(offset, count) for whole vectors, count = kLanes, and once for what is left.
+template <class Body>
+MLA_INLINE void for_each_vector(int64_t n, Body body) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    body(i, kLanes);
+  }
+  if (i < n) {
+    body(i, n - i);
+  }
+}
+
+template <class T>
+MLA_INLINE Floats load_some(const T *x, int64_t n) {
+  return n == kLanes ? load(x) : load_part(x, n);
+}
+
+MLA_INLINE void store_some(Floats v, int64_t n, float *out) {
+  if (n == kLanes) {
+    store(v, out);
+  } else {
+    store_part(v, n, out);
+  }
+}
+
+void widen(const uint16_t *bf16, int64_t n, float *out) {
+  for_each_vector(n, [&](int64_t i, int64_t count) { store_some(load_some(bf16 + i, count), count, out + i); });
+}
+
+void narrow(const float *x, int64_t n, uint16_t *bf16) {
+  for_each_vector(n, [&](int64_t i, int64_t count) {
+    const Floats v = load_some(x + i, count);
+    const Words bits = (Words)v;
+    const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const Words quiet = (bits >> 16) | 0x40;  // a NaN stays one
+    const Words is_nan = (Words)(v != v);
+    const Halves halves = __builtin_convertvector((is_nan & quiet) | (~is_nan & rounded), Halves);
+    memcpy(bf16 + i, &halves, count * sizeof(uint16_t));
+  });
+}
+
+float sum_squares(const float *x, int64_t n) {
+  Floats sum = {};
+  for_each_vector(n, [&](int64_t i, int64_t count) {
+    const Floats v = load_some(x + i, count);
+    sum = fma(v, v, sum);
+  });
+  return sum_lanes<1>(&sum)[0];
+}
+
+float max(const float *x, int64_t n) {
+  Floats best = all(-__builtin_inff());
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    best = maximum(load(x + i), best);
+  }
+  float result = best[0];
+  for (int lane = 1; lane < kLanes; lane++) {
+    result = best[lane] > result ? best[lane] : result;
+  }
+  for (; i < n; i++) {
+    result = x[i] > result ? x[i] : result;
+  }
+  return result;
+}
+
+float exp_sum(const float *x, int64_t n, float scale, float shift, float *out) {
+  Floats sum = {};
+  for_each_vector(n, [&](int64_t i, int64_t count) {
+    const Floats y = exp(load_some(x + i, count) * scale - shift);
+    store_some(y, count, out + i);
+    sum += count == kLanes ? y : load_part(out + i, count);
+  });
+  return sum_lanes<1>(&sum)[0];
+}
+
+void scale_mul(const float *x, float scale, const float *weight, int64_t n, float *out) {
+  for_each_vector(n, [&](int64_t i, int64_t count) {
+    store_some(load_some(x + i, count) * scale * load_some(weight + i, count), count, out + i);
+  });
+}
+
+void silu_mul(const float *gate, const float *up, int64_t n, float *out) {
+  for_each_vector(n, [&](int64_t i, int64_t count) {
+    const Floats v = load_some(gate + i, count);
+    store_some(v / (1.0f + exp(-v)) * load_some(up + i, count), count, out + i);
+  });
+}
+
+void add_scaled(const float *x, float scale, int64_t n, float *out) {
+  for_each_vector(n, [&](int64_t i, int64_t count) {
+    store_some(fma(load_some(x + i, count), all(scale), load_some(out + i, count)), count, out + i);
+  });
+}
+
+void multiply(float scale, int64_t n, float *out) {
+  for_each_vector(n, [&](int64_t i, int64_t count) {
+    store_some(load_some(out + i, count) * scale, count, out + i);
+  });
+}
+
+}  // namespace
+
+extern const Kernels kernels = {widen,   narrow,    gemm_nt,  gemm_nn,    sum_squares, max,
+                                exp_sum, scale_mul, silu_mul, add_scaled, multiply};
+
+}  // namespace mla::cpu::MLA_ISA
