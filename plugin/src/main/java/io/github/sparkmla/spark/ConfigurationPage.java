@@ -13,8 +13,7 @@ final class ConfigurationPage {
 
     /** The page, in Markdown. */
     static String render() {
-        StringBuilder page = new StringBuilder(
-                """
+        StringBuilder page = new StringBuilder("""
                 # Configuration
 
                 Set these in `spark-defaults.conf`, with `--conf` or on the session. They are read on the driver when
@@ -26,11 +25,10 @@ final class ConfigurationPage {
 
                 | key | default | allowed | meaning |
                 |---|---|---|---|
-                """
-                        .formatted(COMMAND));
+                """.formatted(COMMAND));
         for (MlaConf.Key key : MlaConf.Key.values()) {
-            page.append("| `%s` | `%s` | %s | %s |\n"
-                    .formatted(key.key, key.defaultValue, key.type.allowed(), key.doc));
+            page.append(
+                    "| `%s` | `%s` | %s | %s |\n".formatted(key.key, key.defaultValue, key.type.allowed(), key.doc));
         }
         return page.toString();
     }

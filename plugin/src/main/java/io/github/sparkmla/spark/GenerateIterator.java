@@ -46,8 +46,7 @@ final class GenerateIterator implements Iterator<Row>, AutoCloseable {
         this.model = lease.model();
         this.tokenizer = model.tokenizer();
         this.sampling = spec.decoding().toSamplingParams();
-        this.reader =
-                new PromptReader(spec, tokenizer, model.chatTemplate().orElse(null), model.maxModelLen());
+        this.reader = new PromptReader(spec, tokenizer, model.chatTemplate().orElse(null), model.maxModelLen());
         this.progress = new TaskProgress("Generation of " + partition, System::nanoTime);
         this.poll = () -> {
             checkKilled.run();

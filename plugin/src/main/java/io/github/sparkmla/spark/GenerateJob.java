@@ -51,13 +51,15 @@ public final class GenerateJob implements Callable<Integer> {
     @Option(
             names = "--input-format",
             defaultValue = "json",
-            description = "${COMPLETION-CANDIDATES}; json is one object a line, text one prompt a line (default: ${DEFAULT-VALUE})")
+            description =
+                    "${COMPLETION-CANDIDATES}; json is one object a line, text one prompt a line (default: ${DEFAULT-VALUE})")
     private JobFiles.InputFormat inputFormat;
 
     @Option(
             names = "--output-format",
             defaultValue = "parquet",
-            description = "${COMPLETION-CANDIDATES}; csv takes the result apart into columns (default: ${DEFAULT-VALUE})")
+            description =
+                    "${COMPLETION-CANDIDATES}; csv takes the result apart into columns (default: ${DEFAULT-VALUE})")
     private JobFiles.OutputFormat outputFormat;
 
     @Option(
@@ -66,19 +68,28 @@ public final class GenerateJob implements Callable<Integer> {
             description = "column of prompts, or of messages (default: ${DEFAULT-VALUE})")
     private String inputCol;
 
-    @Option(names = "--output-col", defaultValue = "generated", description = "column to append (default: ${DEFAULT-VALUE})")
+    @Option(
+            names = "--output-col",
+            defaultValue = "generated",
+            description = "column to append (default: ${DEFAULT-VALUE})")
     private String outputCol;
 
     @Option(names = "--key-col", description = "column that keys a row's randomness (default: the prompt)")
     private String keyCol;
 
-    @Option(names = "--max-tokens", defaultValue = "64", description = "most tokens to generate for a row (default: ${DEFAULT-VALUE})")
+    @Option(
+            names = "--max-tokens",
+            defaultValue = "64",
+            description = "most tokens to generate for a row (default: ${DEFAULT-VALUE})")
     private int maxTokens;
 
     @Option(names = "--temperature", defaultValue = "0", description = "0 is greedy (default: ${DEFAULT-VALUE})")
     private double temperature;
 
-    @Option(names = "--top-p", defaultValue = "1", description = "nucleus sampling, in (0, 1] (default: ${DEFAULT-VALUE})")
+    @Option(
+            names = "--top-p",
+            defaultValue = "1",
+            description = "nucleus sampling, in (0, 1] (default: ${DEFAULT-VALUE})")
     private double topP;
 
     @Option(names = "--top-k", defaultValue = "0", description = "0 is off (default: ${DEFAULT-VALUE})")
@@ -114,7 +125,10 @@ public final class GenerateJob implements Callable<Integer> {
     @Option(names = "--fail-on-error", description = "a row that cannot be generated for fails the job")
     private boolean failOnError;
 
-    @Option(names = "--show", defaultValue = "0", description = "print the first rows of the output (default: ${DEFAULT-VALUE})")
+    @Option(
+            names = "--show",
+            defaultValue = "0",
+            description = "print the first rows of the output (default: ${DEFAULT-VALUE})")
     private int show;
 
     private final SparkSession existing;
@@ -152,7 +166,8 @@ public final class GenerateJob implements Callable<Integer> {
         if (existing != null) {
             return generate(existing);
         }
-        SparkSession spark = SparkSession.builder().appName("spark-mla generate").getOrCreate();
+        SparkSession spark =
+                SparkSession.builder().appName("spark-mla generate").getOrCreate();
         try {
             return generate(spark);
         } finally {

@@ -30,28 +30,35 @@ public abstract class GeneratorParams extends Transformer {
     /** Parameters take the identifier from {@link #uid()}, so they are made here, after it, not where declared. */
     GeneratorParams(String uid) {
         this.uid = uid;
-        this.model = new Param<>(this, "model", "folder of the checkpoint, the same on the driver and on every executor");
-        this.inputCol = new Param<>(this, "inputCol", "column of prompts (string) or of messages (array of role and content)");
+        this.model =
+                new Param<>(this, "model", "folder of the checkpoint, the same on the driver and on every executor");
+        this.inputCol =
+                new Param<>(this, "inputCol", "column of prompts (string) or of messages (array of role and content)");
         this.outputCol = new Param<>(this, "outputCol", "column to append");
-        this.maxTokens = new IntParam(this, "maxTokens", "most tokens to generate for a row, at least 1", ParamValidators.gtEq(1));
-        this.temperature = new DoubleParam(
-            this, "temperature", "0 is greedy; at most 100", ParamValidators.inRange(0, 100));
-        this.topK = new IntParam(this, "topK", "sample among the k most likely tokens; 0: all", ParamValidators.gtEq(0));
+        this.maxTokens = new IntParam(
+                this, "maxTokens", "most tokens to generate for a row, at least 1", ParamValidators.gtEq(1));
+        this.temperature =
+                new DoubleParam(this, "temperature", "0 is greedy; at most 100", ParamValidators.inRange(0, 100));
+        this.topK =
+                new IntParam(this, "topK", "sample among the k most likely tokens; 0: all", ParamValidators.gtEq(0));
         this.topP = new DoubleParam(
-            this,
-            "topP",
-            "sample among the fewest most likely tokens that reach this probability, in (0, 1]",
-            ParamValidators.inRange(0, 1, false, true));
+                this,
+                "topP",
+                "sample among the fewest most likely tokens that reach this probability, in (0, 1]",
+                ParamValidators.inRange(0, 1, false, true));
         this.seed = new LongParam(this, "seed", "of the sampling");
         this.logprobs = new IntParam(
-            this,
-            "logprobs",
-            "log-probabilities to report for each token: -1 none, 0 its own, n <= 20 also the n most likely",
-            ParamValidators.inRange(-1, 20));
+                this,
+                "logprobs",
+                "log-probabilities to report for each token: -1 none, 0 its own, n <= 20 also the n most likely",
+                ParamValidators.inRange(-1, 20));
         this.ignoreEos = new BooleanParam(this, "ignoreEos", "whether to go on past the end-of-sequence token");
-        this.failOnError = new BooleanParam(this, "failOnError", "whether a row that cannot be generated for fails the job");
+        this.failOnError =
+                new BooleanParam(this, "failOnError", "whether a row that cannot be generated for fails the job");
         this.keyCol = new Param<>(
-            this, "keyCol", "column (string or integral) whose value keys a row's randomness instead of its prompt");
+                this,
+                "keyCol",
+                "column (string or integral) whose value keys a row's randomness instead of its prompt");
         setDefault(outputCol, "generated");
         setDefault(maxTokens, 64);
         setDefault(temperature, 0.0);

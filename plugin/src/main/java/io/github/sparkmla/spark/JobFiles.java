@@ -98,8 +98,9 @@ final class JobFiles {
             DataType type = field.dataType();
             boolean nested = type instanceof StructType || type instanceof ArrayType || type instanceof MapType;
             if (nested && !field.name().equals(outputCol)) {
-                throw new IllegalArgumentException("--output-format csv cannot hold column '%s' (%s): choose json or parquet"
-                        .formatted(field.name(), type.catalogString()));
+                throw new IllegalArgumentException(
+                        "--output-format csv cannot hold column '%s' (%s): choose json or parquet"
+                                .formatted(field.name(), type.catalogString()));
             }
             if (field.name().startsWith(outputCol + "_")) {
                 throw new IllegalArgumentException(

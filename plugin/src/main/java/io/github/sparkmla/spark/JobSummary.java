@@ -70,8 +70,7 @@ final class JobSummary {
                 prompt tokens:  %,d
                 output tokens:  %,d
                 time:           %.1f s, %,.1f output tokens/s
-                output:         %s"""
-                .formatted(
+                output:         %s""".formatted(
                         counted("rows"),
                         errors,
                         errors == 0 ? "" : kinds,

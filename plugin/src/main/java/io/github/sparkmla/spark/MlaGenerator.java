@@ -90,13 +90,7 @@ public final class MlaGenerator extends GeneratorParams implements DefaultParams
 
     private Decoding decoding() {
         Decoding decoding = new Decoding(
-                getMaxTokens(),
-                getTemperature(),
-                getTopK(),
-                getTopP(),
-                getSeed(),
-                getLogprobs(),
-                getIgnoreEos());
+                getMaxTokens(), getTemperature(), getTopK(), getTopP(), getSeed(), getLogprobs(), getIgnoreEos());
         decoding.toSamplingParams(); // throws for what is out of range
         return decoding;
     }
@@ -137,8 +131,7 @@ public final class MlaGenerator extends GeneratorParams implements DefaultParams
                 DataTypes.ByteType);
         if (!allowed.contains(field.dataType())) {
             throw new IllegalArgumentException("%s '%s' is %s, but must be string or integral"
-                    .formatted(
-                            keyCol().name(), field.name(), field.dataType().catalogString()));
+                    .formatted(keyCol().name(), field.name(), field.dataType().catalogString()));
         }
     }
 

@@ -39,7 +39,8 @@ final class PromptReader {
         if (row.isNullAt(spec.inputIndex())) {
             throw new BadRowException(Kind.NULL_PROMPT, "nothing to generate from");
         }
-        int[] ids = spec.messages() ? chatIds(row.getSeq(spec.inputIndex())) : textIds(row.getString(spec.inputIndex()));
+        int[] ids =
+                spec.messages() ? chatIds(row.getSeq(spec.inputIndex())) : textIds(row.getString(spec.inputIndex()));
         if (ids.length == 0 || (!spec.messages() && Arrays.equals(ids, emptyPrompt))) {
             throw new BadRowException(Kind.EMPTY_PROMPT, "it has no token of its own", ids.length);
         }

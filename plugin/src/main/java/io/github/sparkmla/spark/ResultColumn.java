@@ -16,9 +16,8 @@ final class ResultColumn {
     /** A row that could not be generated for: {@code error} says why, the other text and token fields are null. */
     static final String ERROR = "error";
 
-    private static final StructType TOP = new StructType()
-            .add("token_id", DataTypes.IntegerType, false)
-            .add("logprob", DataTypes.FloatType, false);
+    private static final StructType TOP =
+            new StructType().add("token_id", DataTypes.IntegerType, false).add("logprob", DataTypes.FloatType, false);
 
     private static final StructType LOGPROBS = TOP.add("top", array(TOP), false);
 

@@ -52,8 +52,8 @@ public final class SparkMlaPlugin implements SparkPlugin {
     private static final class Driver implements DriverPlugin {
         @Override
         public Map<String, String> init(SparkContext context, PluginContext pluginContext) {
-            Map<String, String> entries = Arrays.stream(pluginContext.conf().getAll())
-                    .collect(Collectors.toMap(Tuple2::_1, Tuple2::_2));
+            Map<String, String> entries =
+                    Arrays.stream(pluginContext.conf().getAll()).collect(Collectors.toMap(Tuple2::_1, Tuple2::_2));
             MlaConf.of(entries); // throws for what is wrong
             return Map.of();
         }
@@ -63,7 +63,9 @@ public final class SparkMlaPlugin implements SparkPlugin {
         @Override
         public void init(PluginContext context, Map<String, String> extraConf) {
             executorResources = Map.copyOf(context.resources());
-            log.info("Spark MLA is ready on executor {}; a model loads when a task first needs it", context.executorID());
+            log.info(
+                    "Spark MLA is ready on executor {}; a model loads when a task first needs it",
+                    context.executorID());
         }
 
         @Override

@@ -104,9 +104,11 @@ class EnginesTest {
             }
             return new FakeModel();
         });
-        List<String> messages = inParallel(3, go, () -> assertThrows(
-                        IllegalStateException.class, () -> failing.lease(A, ALIVE))
-                .getMessage());
+        List<String> messages = inParallel(
+                3,
+                go,
+                () -> assertThrows(IllegalStateException.class, () -> failing.lease(A, ALIVE))
+                        .getMessage());
         assertEquals(
                 List.of("cannot load the model a: config.json: no model_type"),
                 messages.stream().distinct().toList());

@@ -92,7 +92,8 @@ class GenerateIteratorTest {
         Row tooLong = rows.next().getStruct(2);
         assertTrue(
                 tooLong.getString(7)
-                        .matches("prompt is too long: \\d+ tokens, but the context holds 64 and at least one is generated"),
+                        .matches(
+                                "prompt is too long: \\d+ tokens, but the context holds 64 and at least one is generated"),
                 tooLong.getString(7));
         assertTrue(tooLong.getInt(3) >= 64);
         assertEquals("fine", rows.next().getStruct(2).getString(0));

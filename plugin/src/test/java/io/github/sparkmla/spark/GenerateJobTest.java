@@ -56,9 +56,7 @@ class GenerateJobTest {
     void writeInput() throws IOException {
         input = temp.resolve("prompts.jsonl");
         output = temp.resolve("out");
-        Files.writeString(
-                input,
-                """
+        Files.writeString(input, """
                 {"id": 1, "prompt": "ROMEO:"}
                 {"id": 2, "prompt": null}
                 {"id": 3, "prompt": "In the beginning"}
@@ -85,8 +83,8 @@ class GenerateJobTest {
 
     private Outcome generate(String... more) {
         List<String> args = new ArrayList<>(List.of(more));
-        Map<String, String> defaults =
-                Map.of("--model", MODEL, "--input", input.toString(), "--output", output.toString(), "--max-tokens", "4");
+        Map<String, String> defaults = Map.of(
+                "--model", MODEL, "--input", input.toString(), "--output", output.toString(), "--max-tokens", "4");
         defaults.forEach((option, value) -> {
             if (!args.contains(option)) {
                 args.addAll(List.of(option, value));
@@ -101,10 +99,10 @@ class GenerateJobTest {
         assertEquals(0, outcome.code, outcome.err);
         List<Row> rows = inFileOrder(output, "parquet");
         assertEquals(
-                List.of(1L, 2L, 3L, 4L), rows.stream().map(row -> row.<Long>getAs("id")).toList());
+                List.of(1L, 2L, 3L, 4L),
+                rows.stream().map(row -> row.<Long>getAs("id")).toList());
         assertEquals(4, rows.get(2).<Row>getAs("generated").getInt(4));
-        assertTrue(
-                outcome.out.contains("errors:         2 (1 prompt is null, 1 prompt is empty)"), outcome.out);
+        assertTrue(outcome.out.contains("errors:         2 (1 prompt is null, 1 prompt is empty)"), outcome.out);
         assertTrue(outcome.out.contains("rows:           4"), outcome.out);
         assertTrue(outcome.out.contains("output tokens:  8"), outcome.out);
         assertTrue(outcome.out.contains("output:         " + output), outcome.out);
@@ -169,8 +167,7 @@ class GenerateJobTest {
     void aBadRowFailsTheJobWhereAskedTo() {
         Outcome outcome = generate("--fail-on-error", "--partitions", "1");
         assertEquals(1, outcome.code);
-        assertTrue(
-                outcome.err.contains("generate: the job failed: row 1 of partition 0: prompt is null"), outcome.err);
+        assertTrue(outcome.err.contains("generate: the job failed: row 1 of partition 0: prompt is null"), outcome.err);
     }
 
     @Test
@@ -185,13 +182,20 @@ class GenerateJobTest {
         }
         for (String format : List.of("parquet", "json", "csv")) {
             Outcome outcome = run(
-                    "--model", MODEL,
-                    "--input", folder.toString(),
-                    "--output", temp.resolve(format).toString(),
-                    "--input-format", "text",
-                    "--output-format", format,
-                    "--partitions", "3",
-                    "--max-tokens", "3");
+                    "--model",
+                    MODEL,
+                    "--input",
+                    folder.toString(),
+                    "--output",
+                    temp.resolve(format).toString(),
+                    "--input-format",
+                    "text",
+                    "--output-format",
+                    format,
+                    "--partitions",
+                    "3",
+                    "--max-tokens",
+                    "3");
             assertEquals(0, outcome.code, outcome.err);
             assertEquals(
                     prompts,

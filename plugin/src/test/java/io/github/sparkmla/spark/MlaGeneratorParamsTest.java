@@ -88,7 +88,8 @@ class MlaGeneratorParamsTest {
     @Test
     void aCopyTakesExtraParameters() {
         MlaGenerator original = everythingSet();
-        MlaGenerator copy = original.copy(new ParamMap().put(original.maxTokens().w(9)));
+        MlaGenerator copy =
+                original.copy(new ParamMap().put(original.maxTokens().w(9)));
         assertEquals(9, copy.getMaxTokens());
         assertEquals(3, original.getMaxTokens());
         assertEquals(original.uid(), copy.uid());
@@ -105,9 +106,9 @@ class MlaGeneratorParamsTest {
         Dataset<Row> input = TestSpark.prompts(spark, List.of("a"));
         Path empty = Files.createDirectory(temp.resolve("empty"));
         MlaGenerator good = everythingSet();
-        assertRefuses("model is not set: folder of the checkpoint", () -> new MlaGenerator()
-                .setInputCol("prompt")
-                .transform(input));
+        assertRefuses(
+                "model is not set: folder of the checkpoint",
+                () -> new MlaGenerator().setInputCol("prompt").transform(input));
         assertRefuses(
                 "inputCol 'promt' is not a column of the input, which has: id, prompt",
                 () -> good.copy(ParamMap.empty()).setInputCol("promt").transform(input));
@@ -146,8 +147,7 @@ class MlaGeneratorParamsTest {
     }
 
     private static void assertRefuses(String start, Executable action) {
-        String message =
-                assertThrows(IllegalArgumentException.class, action).getMessage();
+        String message = assertThrows(IllegalArgumentException.class, action).getMessage();
         assertTrue(message.startsWith(start), message);
     }
 }

@@ -51,7 +51,8 @@ class MlaGeneratorTest {
     void completionsAreThoseOfTransformers(Golden golden) {
         JsonNode generations = golden.json().get("generations");
         int maxTokens = generations.get(0).get("output_ids").size();
-        Dataset<Row> prompts = TestSpark.prompts(spark, TestSpark.goldenPrompts(golden)).repartition(2);
+        Dataset<Row> prompts =
+                TestSpark.prompts(spark, TestSpark.goldenPrompts(golden)).repartition(2);
         List<Row> rows = TestSpark.generator(golden)
                 .setMaxTokens(maxTokens)
                 .setLogprobs(5)
@@ -76,7 +77,9 @@ class MlaGeneratorTest {
     private static void assertLogprobs(JsonNode expected, List<Row> actual) {
         for (int step = 0; step < actual.size(); step++) {
             double best = expected.get("steps").get(step).get("logprobs").get(0).asDouble();
-            assertEquals(expected.get("output_ids").get(step).asInt(), actual.get(step).getInt(0));
+            assertEquals(
+                    expected.get("output_ids").get(step).asInt(),
+                    actual.get(step).getInt(0));
             assertEquals(best, actual.get(step).getFloat(1), 1e-3);
             assertEquals(5, actual.get(step).getList(2).size());
             assertEquals(best, ((Row) actual.get(step).getList(2).get(0)).getFloat(1), 1e-3);
@@ -103,8 +106,10 @@ class MlaGeneratorTest {
         List<String> plain = rendered.stream()
                 .map(text -> text.replaceFirst("^<｜begin▁of▁sentence｜>", ""))
                 .toList();
-        List<Row> expected =
-                generator.transform(TestSpark.prompts(spark, plain)).select("generated.*").collectAsList();
+        List<Row> expected = generator
+                .transform(TestSpark.prompts(spark, plain))
+                .select("generated.*")
+                .collectAsList();
         assertEquals(expected, rows);
     }
 
@@ -130,11 +135,14 @@ class MlaGeneratorTest {
     void samplingDependsOnSeedAndKeyNotOnPartitions() {
         List<String> prompts = Collections.nCopies(6, "And the LORD said unto");
         Dataset<Row> input = TestSpark.prompts(spark, prompts);
-        MlaGenerator generator =
-                TestSpark.generator(Golden.TINY_V3).setMaxTokens(12).setTemperature(1).setSeed(7);
+        MlaGenerator generator = TestSpark.generator(Golden.TINY_V3)
+                .setMaxTokens(12)
+                .setTemperature(1)
+                .setSeed(7);
         assertEquals(1, texts(generator.transform(input)).size(), "equal prompts get equal completions");
         generator.setKeyCol("id");
-        List<Row> keyed = generator.transform(input.repartition(4)).orderBy("id").collectAsList();
+        List<Row> keyed =
+                generator.transform(input.repartition(4)).orderBy("id").collectAsList();
         assertEquals(6, texts(generator.transform(input)).size(), "but not where a column keys them");
         assertEquals(keyed, generator.transform(input.coalesce(1)).collectAsList());
         assertFalse(keyed.equals(generator.setSeed(8).transform(input).collectAsList()));
@@ -169,8 +177,7 @@ class MlaGeneratorTest {
 
     @Test
     void brokenMessagesGetErrors() {
-        Dataset<Row> input = spark.sql(
-                """
+        Dataset<Row> input = spark.sql("""
                 SELECT explode(array(
                   array(named_struct('role', 'user', 'content', 'Speak.')),
                   cast(null AS array<struct<role: string, content: string>>),
@@ -200,7 +207,8 @@ class MlaGeneratorTest {
 
     @Test
     void failOnErrorFailsTheJobWithTheRow() {
-        Dataset<Row> input = TestSpark.prompts(spark, Arrays.asList("a", "b", null)).coalesce(1);
+        Dataset<Row> input =
+                TestSpark.prompts(spark, Arrays.asList("a", "b", null)).coalesce(1);
         Dataset<Row> generated = TestSpark.generator(Golden.TINY_V2_LITE)
                 .setMaxTokens(2)
                 .setFailOnError(true)
@@ -233,9 +241,12 @@ class MlaGeneratorTest {
 
     @Test
     void twoModelsLiveInOneStage() {
-        Dataset<Row> input = TestSpark.prompts(spark, TestSpark.goldenPrompts(Golden.TINY_V3)).repartition(4);
-        MlaGenerator first = TestSpark.generator(Golden.TINY_V3).setOutputCol("a").setMaxTokens(8);
-        MlaGenerator second = TestSpark.generator(Golden.TINY_V2_LITE).setOutputCol("b").setMaxTokens(8);
+        Dataset<Row> input = TestSpark.prompts(spark, TestSpark.goldenPrompts(Golden.TINY_V3))
+                .repartition(4);
+        MlaGenerator first =
+                TestSpark.generator(Golden.TINY_V3).setOutputCol("a").setMaxTokens(8);
+        MlaGenerator second =
+                TestSpark.generator(Golden.TINY_V2_LITE).setOutputCol("b").setMaxTokens(8);
         List<Row> both = second.transform(first.transform(input)).orderBy("id").collectAsList();
         assertEquals(
                 first.transform(input).orderBy("id").select("a").collectAsList(),
@@ -248,11 +259,13 @@ class MlaGeneratorTest {
     @Test
     void aLimitEndsWhatIsInFlight() throws Exception {
         Dataset<Row> input = spark.range(0, 10_000, 1, 1).selectExpr("concat('King ', id) AS prompt");
-        Dataset<Row> generated = TestSpark.generator(Golden.TINY_V2_LITE).setMaxTokens(500).transform(input);
+        Dataset<Row> generated =
+                TestSpark.generator(Golden.TINY_V2_LITE).setMaxTokens(500).transform(input);
         assertEquals(1, generated.limit(1).collectAsList().size());
         Engines.Key key = new Engines.Key(
                 Golden.TINY_V2_LITE.folder(),
-                MlaConf.of(scala.jdk.javaapi.CollectionConverters.asJava(spark.conf().getAll()))
+                MlaConf.of(scala.jdk.javaapi.CollectionConverters.asJava(
+                                spark.conf().getAll()))
                         .engineSettings(0));
         try (Engines.Lease lease = Engines.ofThisJvm().lease(key, () -> {})) {
             LoadedModel.OnEngine model = (LoadedModel.OnEngine) lease.model();

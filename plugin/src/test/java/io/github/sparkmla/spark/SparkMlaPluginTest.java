@@ -66,7 +66,8 @@ class SparkMlaPluginTest {
     void aRetriedTaskReturnsTheSameRows() {
         SparkSession spark = TestSpark.local("local[2, 3]").getOrCreate(); // three attempts a task
         try {
-            Dataset<Row> input = TestSpark.prompts(spark, TestSpark.goldenPrompts(Golden.TINY_V3)).repartition(2);
+            Dataset<Row> input = TestSpark.prompts(spark, TestSpark.goldenPrompts(Golden.TINY_V3))
+                    .repartition(2);
             Dataset<Row> generated = TestSpark.generator(Golden.TINY_V3)
                     .setMaxTokens(8)
                     .setTemperature(1)
@@ -74,9 +75,9 @@ class SparkMlaPluginTest {
                     .transform(input);
             List<Row> undisturbed = generated.collectAsList();
             FAILURES.set(0);
-            List<Row> retried =
-                    generated.map((MapFunction<Row, Row>) SparkMlaPluginTest::failOnce, generated.encoder())
-                            .collectAsList();
+            List<Row> retried = generated
+                    .map((MapFunction<Row, Row>) SparkMlaPluginTest::failOnce, generated.encoder())
+                    .collectAsList();
             assertEquals(2, FAILURES.get(), "both tasks should have failed once");
             assertEquals(undisturbed, retried);
         } finally {
