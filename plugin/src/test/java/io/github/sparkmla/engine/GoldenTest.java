@@ -46,7 +46,11 @@ class GoldenTest {
                 Completion completion = futures.get(i).get();
                 assertArrayEquals(Golden.ints(g.get("output_ids")), completion.tokenIds(), "prompt " + i);
                 for (int step = 0; step < completion.tokenIds().length; step++) {
-                    worst = Math.max(worst, worstLogprob(g.get("steps").get(step), completion.logprobs().get(step)));
+                    worst = Math.max(
+                            worst,
+                            worstLogprob(
+                                    g.get("steps").get(step),
+                                    completion.logprobs().get(step)));
                 }
             }
         }
