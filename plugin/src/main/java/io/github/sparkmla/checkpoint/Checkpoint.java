@@ -1,6 +1,9 @@
 package io.github.sparkmla.checkpoint;
 
+import io.github.sparkmla.checkpoint.ModelConfig.Fp8;
+import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.Optional;
 
 /**
@@ -12,9 +15,57 @@ import java.util.Optional;
  * @param chatTemplate its chat template, if it has one
  */
 public record Checkpoint(Path folder, ModelConfig config, Safetensors tensors, Optional<ChatTemplate> chatTemplate) {
-    /** Reads all but the weights; throws {@link CheckpointException} on the first thing that is wrong. */
+    private static final String FP8_SCALE = "_scale_inv";
+
+    /**
+     * Reads all but the weights, and loads the tokenizer once to see that it can be. Throws {@link CheckpointException}
+     * on the first thing that is wrong. Meant for the Spark driver, before any task, and for executors alike.
+     */
     public static Checkpoint open(Path folder) {
-        throw new UnsupportedOperationException(folder.toString());
+        if (!Files.isDirectory(folder)) {
+            String fault = Files.exists(folder) ? "not a folder" : "no such folder";
+            throw new CheckpointException(folder + ": " + fault + ", expected a folder with config.json, "
+                    + "model.safetensors (or its index and shards) and tokenizer.json");
+        }
+        ModelConfig config = ModelConfig.load(folder);
+        Safetensors tensors = Safetensors.open(folder);
+        tensors.tensors().values().forEach(tensor -> requireWeight(tensor, config.fp8(), tensors));
+        Checkpoint checkpoint = new Checkpoint(folder, config, tensors, ChatTemplate.load(folder));
+        checkpoint.openTokenizer().close();
+        return checkpoint;
+    }
+
+    private static void requireWeight(TensorInfo tensor, Fp8 fp8, Safetensors tensors) {
+        if (!tensor.dtype().isWeight()) {
+            throw new CheckpointException(tensor.file() + ": tensor \"" + tensor.name() + "\" has dtype "
+                    + tensor.dtype() + ", expected BF16, F16, F32 or F8_E4M3");
+        }
+        if (tensor.dtype() == DType.F8_E4M3) {
+            requireScale(tensor, fp8, tensors);
+        }
+    }
+
+    private static void requireScale(TensorInfo tensor, Fp8 fp8, Safetensors tensors) {
+        if (fp8 == null) {
+            throw new CheckpointException(tensor.file() + ": tensor \"" + tensor.name()
+                    + "\" has dtype F8_E4M3, but config.json has no quantization_config to scale it by");
+        }
+        if (tensor.shape().length != 2) {
+            throw new CheckpointException(tensor.file() + ": tensor \"" + tensor.name() + "\" has dtype F8_E4M3 and "
+                    + "shape " + Arrays.toString(tensor.shape()) + ", expected a matrix");
+        }
+        long rowBlocks = blocks(tensor.shape()[0], fp8.blockRows());
+        long columnBlocks = blocks(tensor.shape()[1], fp8.blockColumns());
+        TensorInfo scale = tensors.require(tensor.name() + FP8_SCALE, rowBlocks, columnBlocks);
+        if (scale.dtype() != DType.F32) {
+            throw new CheckpointException(
+                    scale.file() + ": tensor \"" + scale.name() + "\" has dtype " + scale.dtype() + ", expected F32");
+        }
+    }
+
+    /** How many blocks cover a dimension; the last may be ragged. */
+    private static long blocks(long size, int block) {
+        return size / block + (size % block == 0 ? 0 : 1);
     }
 
     /** A new tokenizer, which the caller closes. */

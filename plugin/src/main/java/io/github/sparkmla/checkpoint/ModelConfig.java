@@ -134,7 +134,7 @@ public record ModelConfig(
 
     /** Reads the configuration of a checkpoint folder; throws {@link CheckpointException}. */
     public static ModelConfig load(Path folder) {
-        throw new UnsupportedOperationException(folder.toString());
+        return ModelConfigReader.read(folder);
     }
 
     /** Width of a query or key head. */

@@ -13,6 +13,8 @@ import java.util.Arrays;
  * @param offset its first byte, counted from the start of the file
  * @param bytes its length, {@code dtype.bytes()} times the product of {@code shape}
  */
+// An array, for shapes are compared with varargs; two infos are never compared as a whole.
+@SuppressWarnings("ArrayRecordComponent")
 public record TensorInfo(String name, DType dtype, long[] shape, Path file, long offset, long bytes) {
     @Override
     public String toString() {

@@ -1,26 +1,153 @@
 package io.github.sparkmla.checkpoint;
 
+import ai.djl.huggingface.tokenizers.HuggingFaceTokenizer;
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ArrayNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import java.io.ByteArrayInputStream;
+import java.io.IOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.HashSet;
+import java.util.Map;
+import java.util.Set;
+import java.util.concurrent.locks.ReadWriteLock;
+import java.util.concurrent.locks.ReentrantReadWriteLock;
 
-/** Placeholder: a Hugging Face tokenizer. Thread-safe. */
+/**
+ * A checkpoint's tokenizer, as transformers' {@code AutoTokenizer} would make it of tokenizer.json. Thread-safe.
+ *
+ * <p>What transformers 5.18 does and this does too: where there is a tokenizer.json, its post-processor alone decides
+ * which special tokens are added, and {@code add_bos_token} and {@code add_eos_token} of tokenizer_config.json are not
+ * looked at; special tokens that only tokenizer_config.json knows are treated as special if the vocabulary has them;
+ * {@code clean_up_tokenization_spaces} does nothing to a BPE tokenizer. Truncation and padding are always off.
+ *
+ * <p>Unlike there, a special token that is not in the vocabulary gets no new id: the model has no embedding for it.
+ */
 public final class Tokenizer implements AutoCloseable {
-    private Tokenizer() {}
+    private static final String FILE = "tokenizer.json";
 
-    /** Loads tokenizer.json of a checkpoint folder. */
+    private final HuggingFaceTokenizer tokenizer;
+
+    /** Closing frees native memory, which must not happen under a call that is using it. */
+    private final ReadWriteLock lock = new ReentrantReadWriteLock();
+
+    private Tokenizer(HuggingFaceTokenizer tokenizer) {
+        this.tokenizer = tokenizer;
+    }
+
+    /** Loads tokenizer.json of a checkpoint folder; throws {@link CheckpointException}. */
     public static Tokenizer open(Path folder) {
-        throw new UnsupportedOperationException(folder.toString());
+        Path file = folder.resolve(FILE);
+        if (!Files.exists(file)) {
+            throw new CheckpointException(file + ": no such file; a tokenizer.model or tiktoken.model has to be "
+                    + "converted first (load it with transformers' AutoTokenizer and save it with save_pretrained)");
+        }
+        JsonObject json = JsonObject.read(file);
+        TokenizerConfig config = TokenizerConfig.load(folder);
+        refuseWhatIsNotImplemented(json, config);
+        json.node().putNull("truncation").putNull("padding");
+        addTokens(json, config);
+        DjlSettings.apply();
+        try {
+            byte[] bytes = JsonObject.MAPPER.writeValueAsBytes(json.node());
+            // DJL truncates to 512 tokens and pads by default, whatever the file says.
+            Map<String, String> options = Map.of("truncation", "false", "padding", "false");
+            return new Tokenizer(HuggingFaceTokenizer.newInstance(new ByteArrayInputStream(bytes), options));
+        } catch (JsonProcessingException e) {
+            throw new CheckpointException(file + ": cannot be passed on: " + e.getOriginalMessage(), e);
+        } catch (IOException | RuntimeException e) {
+            throw new CheckpointException(file + ": not a tokenizer that can be loaded: " + e.getMessage(), e);
+        }
     }
 
-    /** Token ids of a text, never truncated or padded. */
+    private static void refuseWhatIsNotImplemented(JsonObject json, TokenizerConfig config) {
+        if (config.flag("split_special_tokens")) {
+            throw config.json().wrong("split_special_tokens", "false");
+        }
+        boolean bpe = json.node().path("model").path("type").asText().equals("BPE");
+        String force = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output";
+        if (config.flag("clean_up_tokenization_spaces") && (!bpe || config.flag(force))) {
+            throw config.json().wrong("clean_up_tokenization_spaces", "false for this kind of tokenizer");
+        }
+    }
+
+    /** Adds the special tokens of tokenizer_config.json that tokenizer.json has as ordinary vocabulary only. */
+    private static void addTokens(JsonObject json, TokenizerConfig config) {
+        ArrayNode added = json.node().withArray("added_tokens");
+        Set<String> known = new HashSet<>();
+        added.forEach(token -> known.add(token.path("content").asText()));
+        JsonNode vocabulary = json.node().path("model").path("vocab");
+        for (JsonNode token : config.addedTokens()) {
+            String content = TokenizerConfig.content(token);
+            if (vocabulary.path(content).isInt() && known.add(content)) {
+                ObjectNode entry = added.addObject();
+                boolean special = token.path("special").asBoolean(true);
+                entry.put("id", vocabulary.path(content).intValue());
+                entry.put("content", content);
+                entry.put("single_word", token.path("single_word").asBoolean());
+                entry.put("lstrip", token.path("lstrip").asBoolean());
+                entry.put("rstrip", token.path("rstrip").asBoolean());
+                entry.put("normalized", token.path("normalized").asBoolean(!special));
+                entry.put("special", special);
+            }
+        }
+    }
+
+    /**
+     * Token ids of a text, all of them. Special tokens that are written out in the text become single tokens, as in
+     * transformers; {@code addSpecialTokens} adds those around it (false for a rendered chat). An unpaired surrogate,
+     * which no UTF-8 text can hold, counts as U+FFFD.
+     */
     public int[] encode(String text, boolean addSpecialTokens) {
-        throw new UnsupportedOperationException(text + addSpecialTokens);
+        lock.readLock().lock();
+        try {
+            long[] ids = tokenizer
+                    .encode(withoutLoneSurrogates(text), addSpecialTokens, false)
+                    .getIds();
+            int[] result = new int[ids.length];
+            for (int i = 0; i < ids.length; i++) {
+                result[i] = Math.toIntExact(ids[i]);
+            }
+            return result;
+        } finally {
+            lock.readLock().unlock();
+        }
     }
 
-    /** The text of token ids. */
+    /** The text of token ids; bytes that are not UTF-8 become U+FFFD, unknown ids nothing. */
     public String decode(int[] ids, boolean skipSpecialTokens) {
-        throw new UnsupportedOperationException("" + ids.length + skipSpecialTokens);
+        long[] longs = new long[ids.length];
+        for (int i = 0; i < ids.length; i++) {
+            longs[i] = ids[i];
+        }
+        lock.readLock().lock();
+        try {
+            return tokenizer.decode(longs, skipSpecialTokens);
+        } finally {
+            lock.readLock().unlock();
+        }
+    }
+
+    private static String withoutLoneSurrogates(String text) {
+        if (text.chars().noneMatch(c -> Character.isSurrogate((char) c))) {
+            return text;
+        }
+        StringBuilder clean = new StringBuilder(text.length());
+        text.codePoints()
+                .map(point -> point >= Character.MIN_SURROGATE && point <= Character.MAX_SURROGATE ? 0xFFFD : point)
+                .forEach(clean::appendCodePoint);
+        return clean.toString();
     }
 
     @Override
-    public void close() {}
+    public void close() {
+        lock.writeLock().lock();
+        try {
+            tokenizer.close();
+        } finally {
+            lock.writeLock().unlock();
+        }
+    }
 }

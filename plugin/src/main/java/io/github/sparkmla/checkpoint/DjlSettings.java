@@ -1,0 +1,69 @@
+package io.github.sparkmla.checkpoint;
+
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.FileAlreadyExistsException;
+import java.nio.file.Files;
+import java.nio.file.LinkOption;
+import java.nio.file.Path;
+import java.nio.file.attribute.FileAttribute;
+import java.nio.file.attribute.PosixFilePermission;
+import java.nio.file.attribute.PosixFilePermissions;
+import java.util.Set;
+
+/**
+ * Keeps DJL, whose tokenizer library this uses, off the network: it would fetch a CUDA build and report its use. Takes
+ * effect only before DJL's first class is loaded. Properties that are already set are left alone.
+ */
+final class DjlSettings {
+    private static boolean applied;
+
+    private DjlSettings() {}
+
+    static synchronized void apply() {
+        if (applied) {
+            return;
+        }
+        set("RUST_FLAVOR", "cpu");
+        set("ai.djl.offline", "true");
+        set("OPT_OUT_TRACKING", "true");
+        if (System.getenv("DJL_CACHE_DIR") == null && System.getProperty("DJL_CACHE_DIR") == null) {
+            System.setProperty("DJL_CACHE_DIR", cacheFolder().toString());
+        }
+        applied = true;
+    }
+
+    private static void set(String key, String value) {
+        if (System.getProperty(key) == null) {
+            System.setProperty(key, value);
+        }
+    }
+
+    /**
+     * Where DJL unpacks its native library, shared by the processes of a user (DJL unpacks beside it and renames, so
+     * they may start at once). The library is run, so nobody else may have made the folder: if somebody did, this
+     * process gets one of its own.
+     */
+    private static Path cacheFolder() {
+        FileAttribute<Set<PosixFilePermission>> mine =
+                PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------"));
+        Path temp = Path.of(System.getProperty("java.io.tmpdir"));
+        Path shared = temp.resolve("spark-mla-" + System.getProperty("user.name"));
+        try {
+            try {
+                return Files.createDirectory(shared, mine);
+            } catch (FileAlreadyExistsException e) {
+                return isPrivate(shared) ? shared : Files.createTempDirectory(temp, "spark-mla-", mine);
+            }
+        } catch (IOException e) {
+            throw new UncheckedIOException("cannot create a folder for native libraries under " + temp, e);
+        }
+    }
+
+    private static boolean isPrivate(Path folder) throws IOException {
+        return Files.isDirectory(folder, LinkOption.NOFOLLOW_LINKS)
+                && Files.getOwner(folder, LinkOption.NOFOLLOW_LINKS).getName().equals(System.getProperty("user.name"))
+                && Files.getPosixFilePermissions(folder, LinkOption.NOFOLLOW_LINKS)
+                        .equals(PosixFilePermissions.fromString("rwx------"));
+    }
+}
