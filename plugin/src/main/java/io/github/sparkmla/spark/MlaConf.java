@@ -1,0 +1,195 @@
+package io.github.sparkmla.spark;
+
+import io.github.sparkmla.engine.EngineSettings;
+import java.io.Serializable;
+import java.util.Arrays;
+import java.util.Comparator;
+import java.util.EnumMap;
+import java.util.Map;
+import java.util.function.Function;
+import java.util.stream.Collectors;
+import org.apache.commons.text.similarity.LevenshteinDistance;
+import org.apache.spark.network.util.JavaUtils;
+
+/**
+ * The configuration of Spark MLA: the one place that declares its keys. Read on the driver from the session's conf when
+ * {@code transform} is called, checked there, and shipped to the tasks.
+ *
+ * <p>docs/configuration.md is generated from {@link Key} by {@link ConfigurationPage}.
+ */
+public final class MlaConf implements Serializable {
+    /** Every key of this project starts with this. */
+    static final String PREFIX = "spark.mla.";
+
+    /** Rows in flight for each sequence of a batch: slack, so that one long row does not drain the batch behind it. */
+    private static final int WINDOW_PER_SEQUENCE = 4;
+
+    private static final int MAX_TOKENS = 1 << 20;
+
+    /** The keys; at most twenty. */
+    enum Key {
+        DEVICE(
+                "device",
+                "auto",
+                Type.oneOf("auto", "cpu", "cuda"),
+                "Where the model runs. `auto` takes a GPU where the executor has one, else the CPU. `cuda` never falls"
+                        + " back to the CPU: without a GPU the job fails."),
+        CPU_THREADS(
+                "cpu.threads",
+                "0",
+                Type.integer(0, 4096),
+                "Threads of an engine on the CPU. 0 takes every core that the executor's process may use."),
+        KV_MEMORY(
+                "kv.memory",
+                "256m",
+                Type.bytes(1 << 20),
+                "Memory of the KV cache of an engine. More memory keeps more sequences in a batch."),
+        BATCH_MAX_SEQUENCES(
+                "batch.maxSequences",
+                "256",
+                Type.integer(1, 65536),
+                "Most sequences that an engine decodes in one step."),
+        BATCH_MAX_TOKENS(
+                "batch.maxTokens",
+                "2048",
+                Type.integer(1, MAX_TOKENS),
+                "Most tokens that an engine computes in one step, prefill and decode together."),
+        PREFILL_CHUNK(
+                "prefill.chunk",
+                "0",
+                Type.integer(0, MAX_TOKENS),
+                "Most tokens of one prompt in one step: a long prompt is cut, so that decoding goes on beside it. 0"
+                        + " leaves the limit to `spark.mla.batch.maxTokens`."),
+        MAX_MODEL_LEN(
+                "maxModelLen",
+                "0",
+                Type.integer(0, Integer.MAX_VALUE),
+                "Most tokens of a prompt and its completion together. 0 takes the model's own limit."),
+        TASK_WINDOW(
+                "task.window",
+                "0",
+                Type.integer(0, 1 << 20),
+                "Most rows that one task has in flight. Rows come back in input order, so a long row holds back those"
+                        + " behind it: a wider window keeps the batch full meanwhile. 0 takes "
+                        + WINDOW_PER_SEQUENCE
+                        + " times `spark.mla.batch.maxSequences`.");
+
+        final String key;
+        final String defaultValue;
+        final Type type;
+        final String doc;
+
+        Key(String name, String defaultValue, Type type, String doc) {
+            this.key = PREFIX + name;
+            this.defaultValue = defaultValue;
+            this.type = type;
+            this.doc = doc;
+        }
+    }
+
+    /** How a value is written, and what it may be. {@code parse} throws IllegalArgumentException on anything else. */
+    record Type(String allowed, Function<String, Object> parse) {
+        static Type oneOf(String... values) {
+            String allowed = String.join(", ", values);
+            return new Type("one of " + allowed, text -> {
+                require(Arrays.asList(values).contains(text));
+                return text;
+            });
+        }
+
+        static Type integer(int min, int max) {
+            String range = max == Integer.MAX_VALUE ? "at least " + min : min + " to " + max;
+            return new Type("a whole number, " + range, text -> {
+                int value = Integer.parseInt(text);
+                require(value >= min && value <= max);
+                return value;
+            });
+        }
+
+        static Type bytes(long min) {
+            String allowed = "a size such as 256m or 4g, at least " + (min >> 20) + "m";
+            return new Type(allowed, text -> {
+                long value = JavaUtils.byteStringAsBytes(text);
+                require(value >= min);
+                return value;
+            });
+        }
+
+        private static void require(boolean condition) {
+            if (!condition) {
+                throw new IllegalArgumentException();
+            }
+        }
+    }
+
+    private final EnumMap<Key, Serializable> values = new EnumMap<>(Key.class);
+
+    /**
+     * Reads and checks every {@code spark.mla.*} entry of a configuration; other entries are ignored.
+     *
+     * @throws IllegalArgumentException for a key that does not exist or a value that is not allowed, naming both
+     */
+    public static MlaConf of(Map<String, String> entries) {
+        entries.keySet().stream()
+                .filter(name -> name.startsWith(PREFIX))
+                .sorted()
+                .forEach(MlaConf::requireKnown);
+        MlaConf conf = new MlaConf();
+        for (Key key : Key.values()) {
+            conf.values.put(key, parse(key, entries.getOrDefault(key.key, key.defaultValue)));
+        }
+        return conf;
+    }
+
+    private MlaConf() {}
+
+    private static void requireKnown(String name) {
+        if (Arrays.stream(Key.values()).noneMatch(key -> key.key.equals(name))) {
+            throw new IllegalArgumentException("there is no configuration key " + name + "; did you mean "
+                    + nearest(name) + "? Known keys: "
+                    + Arrays.stream(Key.values()).map(key -> key.key).collect(Collectors.joining(", ")));
+        }
+    }
+
+    private static String nearest(String name) {
+        LevenshteinDistance distance = LevenshteinDistance.getDefaultInstance();
+        return Arrays.stream(Key.values())
+                .map(key -> key.key)
+                .min(Comparator.comparing(key -> distance.apply(name, key)))
+                .orElseThrow();
+    }
+
+    private static Serializable parse(Key key, String text) {
+        try {
+            return (Serializable) key.type.parse.apply(text.trim());
+        } catch (IllegalArgumentException e) {
+            throw new IllegalArgumentException(
+                    key.key + " is '" + text + "', but must be " + key.type.allowed + " (default " + key.defaultValue
+                            + ")",
+                    e);
+        }
+    }
+
+    private int integer(Key key) {
+        return (Integer) values.get(key);
+    }
+
+    /** What an engine is started with on the GPU of this ordinal (0 where there is none). */
+    public EngineSettings engineSettings(int deviceOrdinal) {
+        return new EngineSettings(
+                (String) values.get(Key.DEVICE),
+                deviceOrdinal,
+                integer(Key.CPU_THREADS),
+                (Long) values.get(Key.KV_MEMORY),
+                integer(Key.BATCH_MAX_SEQUENCES),
+                integer(Key.BATCH_MAX_TOKENS),
+                integer(Key.PREFILL_CHUNK),
+                integer(Key.MAX_MODEL_LEN));
+    }
+
+    /** Most rows that one task has in flight. */
+    public int window() {
+        int window = integer(Key.TASK_WINDOW);
+        return window > 0 ? window : WINDOW_PER_SEQUENCE * integer(Key.BATCH_MAX_SEQUENCES);
+    }
+}

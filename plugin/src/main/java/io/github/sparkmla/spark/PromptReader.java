@@ -1,0 +1,146 @@
+package io.github.sparkmla.spark;
+
+import io.github.sparkmla.checkpoint.ChatTemplate;
+import io.github.sparkmla.checkpoint.Tokenizer;
+import io.github.sparkmla.spark.BadRowException.Kind;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Objects;
+import org.apache.spark.sql.Row;
+import org.apache.spark.sql.types.StructField;
+import scala.collection.Seq;
+import scala.jdk.javaapi.CollectionConverters;
+
+/** Turns the input column of a row into the tokens of its prompt, and finds the key of its randomness. */
+final class PromptReader {
+    private final GenerateSpec spec;
+    private final Tokenizer tokenizer;
+    private final ChatTemplate template;
+    private final int maxPromptTokens;
+    private final int[] emptyPrompt;
+
+    /**
+     * @param template needed where the input is messages, else null
+     * @param maxModelLen most tokens of prompt and completion
+     */
+    PromptReader(GenerateSpec spec, Tokenizer tokenizer, ChatTemplate template, int maxModelLen) {
+        this.spec = spec;
+        this.tokenizer = tokenizer;
+        this.template = template;
+        this.maxPromptTokens = maxModelLen - 1;
+        this.emptyPrompt = tokenizer.encode("", true);
+    }
+
+    /** The tokens of a row's prompt: not empty, and with room for one more in the context. */
+    int[] promptIds(Row row) throws BadRowException {
+        if (row.isNullAt(spec.inputIndex())) {
+            throw new BadRowException(Kind.NULL_PROMPT, "nothing to generate from");
+        }
+        int[] ids =
+                spec.messages() ? chatIds(row.getSeq(spec.inputIndex())) : textIds(row.getString(spec.inputIndex()));
+        if (ids.length == 0 || (!spec.messages() && Arrays.equals(ids, emptyPrompt))) {
+            throw new BadRowException(Kind.EMPTY_PROMPT, "it has no token of its own", ids.length);
+        }
+        if (ids.length > maxPromptTokens) {
+            throw new BadRowException(
+                    Kind.LONG_PROMPT,
+                    "%d tokens, but the context holds %d and at least one is generated"
+                            .formatted(ids.length, maxPromptTokens + 1),
+                    ids.length);
+        }
+        return ids;
+    }
+
+    /**
+     * What distinguishes this row's randomness from that of others with the same seed: the value of the key column, or
+     * the tokens of the prompt. Never a position or a partition, so that a row's completion does not change with how
+     * the data is partitioned or with a retry.
+     */
+    long rowKey(Row row, int[] promptIds) throws BadRowException {
+        if (spec.keyIndex() < 0) {
+            return RowKey.of(promptIds);
+        }
+        if (row.isNullAt(spec.keyIndex())) {
+            throw new BadRowException(Kind.NULL_KEY, "every row needs a value in the key column", promptIds.length);
+        }
+        return RowKey.of(row.get(spec.keyIndex()).toString());
+    }
+
+    private int[] textIds(String text) throws BadRowException {
+        return encode(text, true, Kind.BAD_PROMPT);
+    }
+
+    private int[] chatIds(Seq<Row> messages) throws BadRowException {
+        List<Map<String, Object>> converted = new ArrayList<>();
+        for (Row message : CollectionConverters.asJava(messages)) {
+            converted.add(message(message, converted.size()));
+        }
+        if (converted.isEmpty()) {
+            throw new BadRowException(Kind.BAD_MESSAGES, "the list is empty");
+        }
+        return encode(render(converted), false, Kind.BAD_MESSAGES);
+    }
+
+    private static Map<String, Object> message(Row message, int index) throws BadRowException {
+        if (message == null) {
+            throw new BadRowException(Kind.BAD_MESSAGES, "message " + index + " is null");
+        }
+        Map<String, Object> fields = fields(message);
+        for (String needed : List.of("role", "content")) {
+            if (!fields.containsKey(needed)) {
+                throw new BadRowException(Kind.BAD_MESSAGES, "message " + index + " has no " + needed);
+            }
+        }
+        return fields;
+    }
+
+    /** Null fields are left out: a schema inferred over many messages gives each the fields of all others. */
+    private static Map<String, Object> fields(Row row) {
+        Map<String, Object> fields = new LinkedHashMap<>();
+        for (StructField field : row.schema().fields()) {
+            Object value = row.getAs(field.name());
+            if (value != null) {
+                fields.put(field.name(), toJava(value));
+            }
+        }
+        return fields;
+    }
+
+    /** Rows, sequences and maps as a template sees them; anything else as it is. */
+    private static Object toJava(Object value) {
+        if (value instanceof Row row) {
+            return fields(row);
+        }
+        if (value instanceof Seq<?> seq) {
+            return CollectionConverters.asJava(seq).stream()
+                    .map(PromptReader::toJava)
+                    .toList();
+        }
+        if (value instanceof scala.collection.Map<?, ?> map) {
+            Map<String, Object> entries = new LinkedHashMap<>();
+            CollectionConverters.asJava(map).forEach((key, entry) -> entries.put(key.toString(), toJava(entry)));
+            return entries;
+        }
+        return value;
+    }
+
+    private String render(List<Map<String, Object>> messages) throws BadRowException {
+        Objects.requireNonNull(template, "messages need a chat template");
+        try {
+            return template.render(messages, true, null);
+        } catch (RuntimeException e) { // whatever a template raises, it is about these messages
+            throw new BadRowException(Kind.BAD_MESSAGES, "the chat template refused them: " + e.getMessage());
+        }
+    }
+
+    private int[] encode(String text, boolean addSpecialTokens, Kind kind) throws BadRowException {
+        try {
+            return tokenizer.encode(text, addSpecialTokens);
+        } catch (RuntimeException e) { // the tokenizer was good enough for the empty text: it is about this one
+            throw new BadRowException(kind, "it cannot be tokenized: " + e.getMessage());
+        }
+    }
+}

@@ -1,0 +1,168 @@
+package io.github.sparkmla.spark;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNotSame;
+import static org.junit.jupiter.api.Assertions.assertNull;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.github.sparkmla.engine.EngineSettings;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.CancellationException;
+import java.util.stream.IntStream;
+import org.apache.spark.TaskKilledException;
+import org.apache.spark.sql.Row;
+import org.apache.spark.sql.RowFactory;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+
+/** The operator over a model whose completions come in the order that the test wants. */
+@Timeout(60)
+class GenerateIteratorTest {
+    private static final Engines.Key KEY = new Engines.Key(Path.of("m"), EngineSettings.defaults());
+    private static final int WINDOW = 4;
+
+    private final Engines engines = new Engines(key -> new FakeModel());
+    private final Engines.Lease lease = engines.lease(KEY, () -> {});
+    private final FakeModel model = (FakeModel) lease.model();
+    private volatile boolean killed;
+
+    private GenerateIterator generate(boolean failOnError, String... prompts) {
+        MlaConf conf = MlaConf.of(Map.of("spark.mla.task.window", "" + WINDOW));
+        GenerateSpec.Decoding greedy = new GenerateSpec.Decoding(8, 0, 0, 1, 0, -1, false);
+        GenerateSpec spec = new GenerateSpec("m", conf, 1, false, -1, greedy, failOnError);
+        List<Row> rows = new ArrayList<>();
+        for (String prompt : prompts) {
+            rows.add(RowFactory.create(rows.size(), prompt));
+        }
+        Runnable checkKilled = () -> {
+            if (killed) {
+                throw new TaskKilledException("by the test");
+            }
+        };
+        return new GenerateIterator(rows.iterator(), spec, lease, checkKilled, "partition 3");
+    }
+
+    private static String[] prompts(int count) {
+        return IntStream.range(0, count).mapToObj(i -> "prompt " + i).toArray(String[]::new);
+    }
+
+    @Test
+    void rowsKeepTheirOrderAndColumnsHoweverTheyEnd() {
+        GenerateIterator rows = generate(false, prompts(4));
+        assertTrue(rows.hasNext());
+        for (int i : new int[] {3, 1, 0, 2}) {
+            model.complete(i);
+        }
+        for (int i = 0; i < 4; i++) {
+            Row row = rows.next();
+            assertEquals(3, row.size());
+            assertEquals(i, row.getInt(0));
+            assertEquals("prompt " + i, row.getString(1));
+            assertEquals("prompt " + i, row.getStruct(2).getString(0), "the fake model echoes");
+            assertEquals("stop", row.getStruct(2).getString(2));
+            assertNull(row.getStruct(2).get(6), "log-probabilities were not asked for");
+        }
+        assertFalse(rows.hasNext());
+    }
+
+    @Test
+    void theWindowBoundsWhatIsInFlight() {
+        GenerateIterator rows = generate(false, prompts(100));
+        for (int i = 0; i < 100; i++) {
+            assertTrue(rows.hasNext());
+            assertEquals(Math.min(100, i + WINDOW), model.requests.size());
+            model.complete(i);
+            rows.next();
+        }
+        assertFalse(rows.hasNext());
+    }
+
+    @Test
+    void badRowsGetAnErrorAndTheRestGoesOn() {
+        GenerateIterator rows = generate(false, null, "", "word ".repeat(200), "fine");
+        assertTrue(rows.hasNext());
+        model.complete(0);
+        assertError(rows.next(), "prompt is null: nothing to generate from", 0);
+        assertError(rows.next(), "prompt is empty: it has no token of its own", 1);
+        Row tooLong = rows.next().getStruct(2);
+        assertTrue(
+                tooLong.getString(7)
+                        .matches(
+                                "prompt is too long: \\d+ tokens, but the context holds 64 and at least one is generated"),
+                tooLong.getString(7));
+        assertTrue(tooLong.getInt(3) >= 64);
+        assertEquals("fine", rows.next().getStruct(2).getString(0));
+    }
+
+    private static void assertError(Row row, String message, int promptTokens) {
+        assertEquals(RowFactory.create(null, null, "error", promptTokens, 0, 0, null, message), row.getStruct(2));
+    }
+
+    @Test
+    void failOnErrorFailsTheTaskWithTheRow() {
+        GenerateIterator rows = generate(true, "fine", "");
+        assertTrue(rows.hasNext());
+        model.complete(0);
+        rows.next();
+        assertEquals(
+                "row 1 of partition 3: prompt is empty: it has no token of its own (failOnError is set)",
+                assertThrows(IllegalStateException.class, rows::next).getMessage());
+    }
+
+    @Test
+    void closingCancelsWhatIsInFlight() {
+        GenerateIterator rows = generate(false, prompts(10));
+        assertTrue(rows.hasNext());
+        model.complete(0);
+        rows.next();
+        rows.close();
+        assertFalse(model.completions.get(0).isCancelled());
+        assertTrue(model.completions.subList(1, WINDOW).stream().allMatch(c -> c.isCancelled()));
+    }
+
+    @Test
+    void aKilledTaskStopsWaiting() throws Exception {
+        GenerateIterator rows = generate(false, prompts(2));
+        assertTrue(rows.hasNext());
+        Thread killer = new Thread(() -> killed = true);
+        killer.start();
+        assertThrows(TaskKilledException.class, rows::next);
+        rows.close();
+        assertTrue(model.completions.stream().allMatch(c -> c.isCancelled()));
+        killer.join();
+    }
+
+    @Test
+    void anEngineThatDiedFailsTheTaskAndIsReplaced() {
+        GenerateIterator rows = generate(false, prompts(2));
+        assertTrue(rows.hasNext());
+        model.completions.get(0).completeExceptionally(new IllegalStateException("illegal address"));
+        assertEquals(
+                "the engine of m died: illegal address",
+                assertThrows(IllegalStateException.class, rows::next).getMessage());
+        rows.close();
+        assertTrue(model.closed);
+        assertNotSame(model, engines.lease(KEY, () -> {}).model());
+    }
+
+    @Test
+    void anEngineThatIsClosedUnderATaskFailsIt() {
+        GenerateIterator rows = generate(false, prompts(2));
+        assertTrue(rows.hasNext());
+        model.completions.get(0).cancel(false);
+        assertThrows(CancellationException.class, rows::next);
+    }
+
+    @Test
+    void equalPromptsHaveEqualKeysWhereverTheyStand() {
+        GenerateIterator rows = generate(false, "same", "other", "same");
+        assertTrue(rows.hasNext());
+        assertEquals(model.requests.get(0).rowKey(), model.requests.get(2).rowKey());
+        assertTrue(model.requests.get(0).rowKey() != model.requests.get(1).rowKey());
+    }
+}
