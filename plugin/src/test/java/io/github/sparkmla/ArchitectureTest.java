@@ -1,7 +1,7 @@
 package io.github.sparkmla;
 
-import static com.tngtech.archunit.library.Architectures.layeredArchitecture;
 import static com.tngtech.archunit.lang.syntax.ArchRuleDefinition.noClasses;
+import static com.tngtech.archunit.library.Architectures.layeredArchitecture;
 
 import com.tngtech.archunit.core.domain.JavaClasses;
 import com.tngtech.archunit.core.importer.ClassFileImporter;
@@ -10,8 +10,9 @@ import org.junit.jupiter.api.Test;
 
 /** Dependencies point one way: spark -> engine -> model -> checkpoint, tensor -> natives. */
 class ArchitectureTest {
-    private static final JavaClasses CLASSES =
-            new ClassFileImporter(java.util.List.of(new ImportOption.DoNotIncludeTests())).importPackages("io.github.sparkmla");
+    private static final JavaClasses CLASSES = new ClassFileImporter(
+                    java.util.List.of(new ImportOption.DoNotIncludeTests()))
+            .importPackages("io.github.sparkmla");
 
     @Test
     void layersPointDownwards() {

@@ -24,6 +24,10 @@ public enum Golden {
 
     /** The whole golden.json. */
     public JsonNode json() {
+        return json(folder);
+    }
+
+    public static JsonNode json(Path folder) {
         try {
             return new ObjectMapper().readTree(folder.resolve("golden.json").toFile());
         } catch (IOException e) {

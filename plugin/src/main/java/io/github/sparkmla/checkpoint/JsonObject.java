@@ -5,10 +5,13 @@ import com.fasterxml.jackson.core.StreamReadFeature;
 import com.fasterxml.jackson.databind.DeserializationFeature;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.json.JsonMapper;
+import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.Map;
 import java.util.OptionalInt;
 
 /**
@@ -147,6 +150,20 @@ final class JsonObject {
             return new JsonObject(file, prefix + key + ".", object);
         }
         throw wrong(key, "an object");
+    }
+
+    /** A list of objects, each in a holder of its own, by the index that messages name it by. */
+    Map<String, JsonObject> objects(String key) {
+        if (!(node.get(key) instanceof ArrayNode array)) {
+            throw wrong(key, "a list of objects");
+        }
+        Map<String, JsonObject> elements = new LinkedHashMap<>();
+        for (int i = 0; i < array.size(); i++) {
+            ObjectNode holder = MAPPER.createObjectNode();
+            holder.set("" + i, array.get(i));
+            elements.put("" + i, new JsonObject(file, prefix + key + ".", holder));
+        }
+        return elements;
     }
 
     /** The complaint about a key: where, what is there, what should be. */

@@ -2,16 +2,11 @@ package io.github.sparkmla.checkpoint;
 
 import ai.djl.huggingface.tokenizers.HuggingFaceTokenizer;
 import com.fasterxml.jackson.core.JsonProcessingException;
-import com.fasterxml.jackson.databind.JsonNode;
-import com.fasterxml.jackson.databind.node.ArrayNode;
-import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.ByteArrayInputStream;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.HashSet;
 import java.util.Map;
-import java.util.Set;
 import java.util.concurrent.locks.ReadWriteLock;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
 
@@ -44,11 +39,9 @@ public final class Tokenizer implements AutoCloseable {
             throw new CheckpointException(file + ": no such file; a tokenizer.model or tiktoken.model has to be "
                     + "converted first (load it with transformers' AutoTokenizer and save it with save_pretrained)");
         }
-        JsonObject json = JsonObject.read(file);
         TokenizerConfig config = TokenizerConfig.load(folder);
-        refuseWhatIsNotImplemented(json, config);
-        json.node().putNull("truncation").putNull("padding");
-        addTokens(json, config);
+        refuseWhatIsNotImplemented(config);
+        JsonObject json = TokenizerJson.read(file, config);
         DjlSettings.apply();
         try {
             byte[] bytes = JsonObject.MAPPER.writeValueAsBytes(json.node());
@@ -62,35 +55,11 @@ public final class Tokenizer implements AutoCloseable {
         }
     }
 
-    private static void refuseWhatIsNotImplemented(JsonObject json, TokenizerConfig config) {
-        if (config.flag("split_special_tokens")) {
-            throw config.json().wrong("split_special_tokens", "false");
-        }
-        boolean bpe = json.node().path("model").path("type").asText().equals("BPE");
+    private static void refuseWhatIsNotImplemented(TokenizerConfig config) {
         String force = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output";
-        if (config.flag("clean_up_tokenization_spaces") && (!bpe || config.flag(force))) {
-            throw config.json().wrong("clean_up_tokenization_spaces", "false for this kind of tokenizer");
-        }
-    }
-
-    /** Adds the special tokens of tokenizer_config.json that tokenizer.json has as ordinary vocabulary only. */
-    private static void addTokens(JsonObject json, TokenizerConfig config) {
-        ArrayNode added = json.node().withArray("added_tokens");
-        Set<String> known = new HashSet<>();
-        added.forEach(token -> known.add(token.path("content").asText()));
-        JsonNode vocabulary = json.node().path("model").path("vocab");
-        for (JsonNode token : config.addedTokens()) {
-            String content = TokenizerConfig.content(token);
-            if (vocabulary.path(content).isInt() && known.add(content)) {
-                ObjectNode entry = added.addObject();
-                boolean special = token.path("special").asBoolean(true);
-                entry.put("id", vocabulary.path(content).intValue());
-                entry.put("content", content);
-                entry.put("single_word", token.path("single_word").asBoolean());
-                entry.put("lstrip", token.path("lstrip").asBoolean());
-                entry.put("rstrip", token.path("rstrip").asBoolean());
-                entry.put("normalized", token.path("normalized").asBoolean(!special));
-                entry.put("special", special);
+        for (String key : new String[] {"split_special_tokens", force}) {
+            if (config.flag(key)) {
+                throw config.json().wrong(key, "false");
             }
         }
     }
@@ -131,7 +100,7 @@ public final class Tokenizer implements AutoCloseable {
     }
 
     private static String withoutLoneSurrogates(String text) {
-        if (text.chars().noneMatch(c -> Character.isSurrogate((char) c))) {
+        if (!TokenizerJson.hasLoneSurrogate(text)) {
             return text;
         }
         StringBuilder clean = new StringBuilder(text.length());

@@ -34,7 +34,7 @@ public final class Engine implements AutoCloseable {
     private final Thread thread;
     private volatile boolean closing;
     private volatile Throwable death;
-    private volatile long steps;
+    private final AtomicLong steps = new AtomicLong();
     private volatile long preemptions;
 
     /**
@@ -125,7 +125,7 @@ public final class Engine implements AutoCloseable {
 
     /** Steps run so far. */
     public long steps() {
-        return steps;
+        return steps.get();
     }
 
     /** Sequences preempted so far because KV blocks ran out. */
@@ -159,7 +159,7 @@ public final class Engine implements AutoCloseable {
                     + ": raise spark.mla.kv.memory or lower the token limit");
         }
         unfinished.incrementAndGet();
-        sequence.future.whenComplete((completion, error) -> {
+        CompletableFuture<Completion> unused = sequence.future.whenComplete((completion, error) -> {
             unfinished.decrementAndGet();
             if (sequence.future.isCancelled()) {
                 cancelled.add(sequence);
@@ -216,7 +216,7 @@ public final class Engine implements AutoCloseable {
             return; // everything was cancelled
         }
         runner.run(step, this::append);
-        steps = steps + 1;
+        steps.incrementAndGet();
     }
 
     private void admit() throws InterruptedException {

@@ -37,8 +37,7 @@ final class Sampler {
         chosen = arena.staged(DType.F32, maxRows);
         topIds = arena.staged(DType.I32, maxRows, SamplingParams.MAX_LOGPROBS);
         top = arena.staged(DType.F32, maxRows, SamplingParams.MAX_LOGPROBS);
-        draws = new Ops.Draws(
-                temperature.tensor(), topK.tensor(), topP.tensor(), seed.tensor(), position.tensor());
+        draws = new Ops.Draws(temperature.tensor(), topK.tensor(), topP.tensor(), seed.tensor(), position.tensor());
     }
 
     /** Starts a new step. */

@@ -7,7 +7,11 @@ import java.util.List;
 interface StepRunner extends AutoCloseable {
     /** What is the result of a step, in the order of the work given: the next token of each work that completes. */
     interface Sink {
-        /** @param logprobs null when the request did not ask for them */
+        /**
+         * Takes the next token of a sequence.
+         *
+         * @param logprobs null when the request did not ask for them
+         */
         void token(Scheduler.Work work, int token, TokenLogprobs logprobs);
     }
 

@@ -40,8 +40,7 @@ final class LatentAttention {
     private final Tensor prefillQuery; // [T - decodes, n, L + R], of query
     private final Tensor prefillContext; // [T - decodes, n, L], of context
 
-    LatentAttention(
-            Arena arena, Ops ops, ModelConfig config, StepInputs inputs, DType act, MlaModel.Limits limits) {
+    LatentAttention(Arena arena, Ops ops, ModelConfig config, StepInputs inputs, DType act, MlaModel.Limits limits) {
         this.ops = ops;
         this.config = config;
         this.softmaxScale = config.softmaxScale();
@@ -74,7 +73,10 @@ final class LatentAttention {
         prefillQuery = query.alias();
         prefillContext = context.alias();
         positions = new Ops.Positions(
-                Rotary.table(arena, config, limits.maxModelLen()), inputs.positions(), inputs.slots(), config.rope().interleaved());
+                Rotary.table(arena, config, limits.maxModelLen()),
+                inputs.positions(),
+                inputs.slots(),
+                config.rope().interleaved());
         plan = new Ops.Plan(arena, limits.maxSequences(), n, limits.maxModelLen(), true);
     }
 

@@ -47,7 +47,10 @@ public final class MlaModel implements AutoCloseable {
 
     /** Bytes of one cache block over all layers. */
     public static long kvBlockBytes(ModelConfig config, Device device) {
-        return (long) StepInputs.BLOCK_TOKENS * config.kvDim() * config.numLayers() * activations(device).bytes();
+        return (long) StepInputs.BLOCK_TOKENS
+                * config.kvDim()
+                * config.numLayers()
+                * activations(device).bytes();
     }
 
     /** The CPU computes in float32, exactly as HF does there; a GPU in BF16. */
@@ -71,22 +74,23 @@ public final class MlaModel implements AutoCloseable {
         this.arena = arena;
         this.ops = new Ops(arena.device());
         this.weights = WeightLoader.loading(checkpoint, arena).weights();
-        this.layers =
-                weights.layers().stream().map(layer -> LayerWeights.of(config, layer)).toList();
-            DType act = activations(arena.device());
-            int tokens = limits.maxTokens;
-            int sequences = limits.maxSequences;
-            for (int i = 0; i < config.numLayers(); i++) {
-                caches.add(arena.allocate(act, limits.kvBlocks, StepInputs.BLOCK_TOKENS, config.kvDim()));
-            }
-            inputs = new StepInputs(arena, limits);
-            attention = new LatentAttention(arena, ops, config, inputs, act, limits);
-            feedForward = new FeedForward(arena, ops, config, act, tokens);
-            residual = arena.allocate(act, tokens, config.hiddenSize());
-            normed = arena.allocate(act, tokens, config.hiddenSize());
-            delta = arena.allocate(act, tokens, config.hiddenSize());
-            sampled = arena.allocate(act, sequences, config.hiddenSize());
-            logits = arena.allocate(DType.F32, sequences, config.vocabSize());
+        this.layers = weights.layers().stream()
+                .map(layer -> LayerWeights.of(config, layer))
+                .toList();
+        DType act = activations(arena.device());
+        int tokens = limits.maxTokens;
+        int sequences = limits.maxSequences;
+        for (int i = 0; i < config.numLayers(); i++) {
+            caches.add(arena.allocate(act, limits.kvBlocks, StepInputs.BLOCK_TOKENS, config.kvDim()));
+        }
+        inputs = new StepInputs(arena, limits);
+        attention = new LatentAttention(arena, ops, config, inputs, act, limits);
+        feedForward = new FeedForward(arena, ops, config, act, tokens);
+        residual = arena.allocate(act, tokens, config.hiddenSize());
+        normed = arena.allocate(act, tokens, config.hiddenSize());
+        delta = arena.allocate(act, tokens, config.hiddenSize());
+        sampled = arena.allocate(act, sequences, config.hiddenSize());
+        logits = arena.allocate(DType.F32, sequences, config.vocabSize());
     }
 
     /** The step to fill before {@link #forward}. */

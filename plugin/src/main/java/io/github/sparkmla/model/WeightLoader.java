@@ -90,7 +90,8 @@ final class WeightLoader implements Weights.Source {
     private TensorInfo scaleOf(String name, long out, long in) {
         ModelConfig.Fp8 fp8 = checkpoint.config().fp8();
         if (fp8 == null) {
-            throw new CheckpointException("tensor " + name + " is FP8 but config.json has no quantization_config that says how it is scaled");
+            throw new CheckpointException(
+                    "tensor " + name + " is FP8 but config.json has no quantization_config that says how it is scaled");
         }
         long rows = fp8.blockRows();
         long columns = fp8.blockColumns();
@@ -104,13 +105,15 @@ final class WeightLoader implements Weights.Source {
     private Tensor convert(TensorInfo info, TensorInfo scale, DType to, long rows, long columns) {
         Device device = arena.device();
         Tensor out = arena.allocate(to, rows, columns);
-        try (Tensor source = device.map(info.file(), info.offset(), DType.valueOf(info.dtype().name()), rows, columns)) {
+        try (Tensor source = device.map(
+                info.file(), info.offset(), DType.valueOf(info.dtype().name()), rows, columns)) {
             if (scale == null) {
                 new Ops(device).convert(source, null, 1, out);
             } else {
                 try (Tensor scales =
                         device.map(scale.file(), scale.offset(), DType.F32, scale.shape()[0], scale.shape()[1])) {
-                    new Ops(device).convert(source, scales, checkpoint.config().fp8().blockRows(), out);
+                    new Ops(device)
+                            .convert(source, scales, checkpoint.config().fp8().blockRows(), out);
                 }
             }
             device.synchronize();
@@ -123,7 +126,7 @@ final class WeightLoader implements Weights.Source {
         TreeMap<String, Integer> unused = new TreeMap<>();
         for (String name : checkpoint.tensors().tensors().keySet()) {
             if (!used.contains(name)) {
-                String[] parts = name.split("\\.");
+                String[] parts = name.split("\\.", -1);
                 String module = parts.length > 2 && parts[1].equals("layers")
                         ? String.join(".", parts[0], parts[1], parts[2], "*")
                         : name;

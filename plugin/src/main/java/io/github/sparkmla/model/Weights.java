@@ -81,9 +81,8 @@ record Weights(Tensor embedding, List<Layer> layers, Tensor finalNorm, Linear lm
                             : dense(source, prefix + "mlp.", hidden, config.intermediateSize())));
         }
         Tensor norm = source.vector("model.norm.weight", hidden, false);
-        Tensor lmHead = config.tieWordEmbeddings()
-                ? embedding
-                : source.matrix("lm_head.weight", config.vocabSize(), hidden);
+        Tensor lmHead =
+                config.tieWordEmbeddings() ? embedding : source.matrix("lm_head.weight", config.vocabSize(), hidden);
         return new Weights(embedding, layers, norm, new Linear(lmHead, null));
     }
 

@@ -53,7 +53,9 @@ public final class Ops {
     public void ropeAndAppendKv(
             Tensor qRope, Tensor qOut, Tensor latent, Tensor kRope, Positions positions, Tensor cache) {
         rope.q_rope(qRope.handle).q_out(qOut.handle).latent(latent.handle).k_rope(kRope.handle);
-        rope.cos_sin(positions.cosSin.handle).positions(positions.positions.handle).slots(positions.slots.handle);
+        rope.cos_sin(positions.cosSin.handle)
+                .positions(positions.positions.handle)
+                .slots(positions.slots.handle);
         rope.cache(cache.handle).interleaved(positions.interleaved ? 1 : 0);
         check(Mla.mla_rope_and_append_kv(context, rope));
     }
@@ -88,7 +90,14 @@ public final class Ops {
 
     /** q [batch, 1, heads, D], out [batch, 1, heads, L], lse [batch, heads, 1]; the plan is of the same lengths. */
     public void decode(
-            Tensor q, Tensor cache, Tensor blockTable, Tensor seqLens, Plan plan, float softmaxScale, Tensor out, Tensor lse) {
+            Tensor q,
+            Tensor cache,
+            Tensor blockTable,
+            Tensor seqLens,
+            Plan plan,
+            float softmaxScale,
+            Tensor out,
+            Tensor lse) {
         decode.q(q.handle).cache(cache.handle).block_table(blockTable.handle).seq_lens(seqLens.handle);
         decode.tiles(plan.tiles.handle).splits(plan.splits.handle).workspace(plan.workspace.handle);
         decode.out(out.handle).lse(lse.handle).plan(plan.args).softmax_scale(softmaxScale);
@@ -97,7 +106,13 @@ public final class Ops {
 
     /** q [tokens, heads, D], out [tokens, heads, L], queryStart I32 [batch + 1]. */
     public void prefill(
-            Tensor q, Tensor queryStart, Tensor cache, Tensor blockTable, Tensor seqLens, float softmaxScale, Tensor out) {
+            Tensor q,
+            Tensor queryStart,
+            Tensor cache,
+            Tensor blockTable,
+            Tensor seqLens,
+            float softmaxScale,
+            Tensor out) {
         prefill.q(q.handle).query_start(queryStart.handle).cache(cache.handle).block_table(blockTable.handle);
         prefill.seq_lens(seqLens.handle).out(out.handle).softmax_scale(softmaxScale);
         check(Mla.mla_prefill(context, prefill));
@@ -108,7 +123,10 @@ public final class Ops {
             Tensor bias, boolean sigmoid, int groups, int topGroups, boolean top2Sum, boolean normalize, float scale) {}
 
     public void route(Tensor logits, Routing rule, Tensor weights, Tensor experts) {
-        route.logits(logits.handle).weights(weights.handle).experts(experts.handle).bias(orNull(rule.bias));
+        route.logits(logits.handle)
+                .weights(weights.handle)
+                .experts(experts.handle)
+                .bias(orNull(rule.bias));
         route.scoring(rule.sigmoid ? Mla.MLA_SIGMOID : Mla.MLA_SOFTMAX);
         route.groups(rule.groups).top_groups(rule.topGroups);
         route.group_score(rule.top2Sum ? Mla.MLA_GROUP_TOP2_SUM : Mla.MLA_GROUP_MAX);
@@ -142,15 +160,17 @@ public final class Ops {
 
     /** {@code base} may be null, or {@code out}. */
     public void moeCombine(Tensor y, Tensor places, Tensor weights, Tensor base, Tensor out) {
-        check(Mla.mla_moe_combine(
-                context, y.handle, places.handle, weights.handle, orNull(base), out.handle));
+        check(Mla.mla_moe_combine(context, y.handle, places.handle, weights.handle, orNull(base), out.handle));
     }
 
     /** Per row: temperature F32, topK I32, topP F32, seed I64, position I32. */
     public record Draws(Tensor temperature, Tensor topK, Tensor topP, Tensor seed, Tensor position) {}
 
     public void sample(Tensor logits, Draws draws, Tensor ids) {
-        sample.logits(logits.handle).ids(ids.handle).temperature(draws.temperature.handle).top_k(draws.topK.handle);
+        sample.logits(logits.handle)
+                .ids(ids.handle)
+                .temperature(draws.temperature.handle)
+                .top_k(draws.topK.handle);
         sample.top_p(draws.topP.handle).seed(draws.seed.handle).positions(draws.position.handle);
         check(Mla.mla_sample(context, sample));
     }

@@ -69,8 +69,8 @@ public final class Tensor implements AutoCloseable {
     /** Sets the size of one dimension; the strides stay. The caller keeps it within the memory. */
     public void resize(int dimension, long size) {
         if (size < 0 || (dimension == 0 && size > maxOuter)) {
-            throw new IllegalArgumentException(
-                    "size " + size + " of dimension " + dimension + " is not within " + this + ", outermost " + maxOuter);
+            throw new IllegalArgumentException("size " + size + " of dimension " + dimension + " is not within " + this
+                    + ", outermost " + maxOuter);
         }
         shape[dimension] = size;
         handle.shape(dimension, size);

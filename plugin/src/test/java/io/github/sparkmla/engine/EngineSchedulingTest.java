@@ -40,7 +40,8 @@ class EngineSchedulingTest {
         int sequences = 1 + random.nextInt(20);
         int tokens = sequences + random.nextInt(200);
         int chunk = random.nextBoolean() ? 0 : 1 + random.nextInt(100);
-        System.out.printf("seed %d: %d blocks, %d sequences, %d tokens, chunk %d%n", seed, blocks, sequences, tokens, chunk);
+        System.out.printf(
+                "seed %d: %d blocks, %d sequences, %d tokens, chunk %d%n", seed, blocks, sequences, tokens, chunk);
         FakeRunner runner = new FakeRunner(blocks);
         try (Engine engine = engine(runner, blocks, sequences, tokens, chunk)) {
             List<int[]> prompts = new ArrayList<>();
@@ -80,7 +81,8 @@ class EngineSchedulingTest {
             }
             for (int i = 0; i < 8; i++) {
                 assertArrayEquals(
-                        FakeRunner.expected(prompts.get(i), 200, CONTEXT), futures.get(i).get().tokenIds());
+                        FakeRunner.expected(prompts.get(i), 200, CONTEXT),
+                        futures.get(i).get().tokenIds());
             }
             assertTrue(engine.preemptions() > 0, "nothing was preempted: the test is vacuous");
         }
@@ -113,13 +115,15 @@ class EngineSchedulingTest {
             SamplingParams one = SamplingParams.greedy(1);
             assertMessage(engine, new Request(new int[0], one, 0), "empty");
             assertMessage(engine, new Request(new int[CONTEXT], one, 0), "context is 400");
-            assertMessage(engine, new Request(new int[] {5, FakeRunner.VOCAB}, one, 0), "token 1 of the prompt is 1000");
+            assertMessage(
+                    engine, new Request(new int[] {5, FakeRunner.VOCAB}, one, 0), "token 1 of the prompt is 1000");
             assertMessage(engine, new Request(new int[300], one, 0), "needs 5 blocks");
         }
     }
 
     private static void assertMessage(Engine engine, Request request, String part) {
-        String message = assertThrows(IllegalArgumentException.class, () -> engine.submit(request)).getMessage();
+        String message = assertThrows(IllegalArgumentException.class, () -> engine.submit(request))
+                .getMessage();
         assertTrue(message.contains(part), message);
     }
 
@@ -133,7 +137,8 @@ class EngineSchedulingTest {
         assertTrue(e.getMessage().contains("the device is gone"), e.getMessage());
         ExecutionException later = assertThrows(
                 ExecutionException.class,
-                () -> engine.submit(new Request(new int[] {1}, SamplingParams.greedy(1), 0)).get());
+                () -> engine.submit(new Request(new int[] {1}, SamplingParams.greedy(1), 0))
+                        .get());
         assertTrue(later.getMessage().contains("the device is gone"), later.getMessage());
         engine.close();
         assertTrue(runner.closed);

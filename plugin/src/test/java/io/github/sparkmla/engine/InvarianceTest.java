@@ -37,7 +37,8 @@ class InvarianceTest {
     void referenceOneRowAtATime() throws Exception {
         Random random = new Random(20261121);
         for (int i = 0; i < ROWS; i++) {
-            int[] prompt = random.ints(1 + random.nextInt(i % 4 == 0 ? 200 : 30), 5, 2048).toArray();
+            int[] prompt = random.ints(1 + random.nextInt(i % 4 == 0 ? 200 : 30), 5, 2048)
+                    .toArray();
             SamplingParams sampling = i % 2 == 0
                     ? SamplingParams.greedy(8 + random.nextInt(30)).withLogprobs(3)
                     : new SamplingParams(8 + random.nextInt(30), 0.8f, 50, 0.95f, 42, 2, false);
