@@ -118,7 +118,7 @@ final class Engines {
         } catch (ExecutionException e) {
             lease.close();
             throw new IllegalStateException(
-                    "cannot load the model " + key.folder + ": " + e.getCause().getMessage(), e.getCause());
+                    "cannot load the model " + key.folder + ": " + Waiting.describe(e.getCause()), e.getCause());
         } catch (RuntimeException e) {
             lease.close();
             throw e;

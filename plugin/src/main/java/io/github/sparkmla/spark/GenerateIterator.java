@@ -101,7 +101,7 @@ final class GenerateIterator implements Iterator<Row>, AutoCloseable {
         } catch (ExecutionException e) {
             lease.discard();
             throw new IllegalStateException(
-                    "the engine of " + spec.model() + " died: " + e.getCause().getMessage(), e.getCause());
+                    "the engine of " + spec.model() + " died: " + Waiting.describe(e.getCause()), e.getCause());
         }
     }
 

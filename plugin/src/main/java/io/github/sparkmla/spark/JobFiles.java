@@ -117,6 +117,8 @@ final class JobFiles {
      * @param partitions how many to spread them over; null: one a core, where the files give fewer
      */
     Dataset<Row> read(String inputCol, Integer partitions) {
+        // Prompts are small and generation is slow: cut even a small file into a piece a core.
+        spark.conf().set("spark.sql.files.openCostInBytes", "0");
         DataFrameReader reader = spark.read().format(GenerateJob.lower(inputFormat));
         if (inputFormat == InputFormat.csv) {
             reader = reader.options(CSV_OPTIONS);
@@ -126,7 +128,7 @@ final class JobFiles {
         return inputFormat == InputFormat.text ? spread.withColumnRenamed("value", inputCol) : spread;
     }
 
-    /** Spark reads the files of a folder in any order, and few large pieces: cut by range of position instead. */
+    /** Spark reads the files of a folder in any order, and some files whole: cut by range of position where it does. */
     private Dataset<Row> spread(Dataset<Row> rows, Integer partitions) {
         int cores = spark.sparkContext().defaultParallelism();
         boolean oneFile = rows.inputFiles().length == 1;

@@ -11,6 +11,11 @@ final class Waiting {
 
     private Waiting() {}
 
+    /** What a future failed with, in words. Errors of the JVM need their name to be understood. */
+    static String describe(Throwable cause) {
+        return cause instanceof Exception && cause.getMessage() != null ? cause.getMessage() : cause.toString();
+    }
+
     /**
      * The value of a future.
      *

@@ -1,0 +1,60 @@
+package io.github.sparkmla.examples;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.io.IOException;
+import java.util.List;
+import java.util.Set;
+import java.util.TreeSet;
+import java.util.jar.JarFile;
+import java.util.stream.Collectors;
+import org.junit.jupiter.api.Test;
+
+/** What is in the one jar that users pass to Spark. */
+class PluginJarIT {
+    private static List<String> files() throws IOException {
+        try (JarFile jar = new JarFile(Repository.PLUGIN_JAR.toFile())) {
+            return jar.stream()
+                    .filter(entry -> !entry.isDirectory())
+                    .map(entry -> entry.getName())
+                    .toList();
+        }
+    }
+
+    @Test
+    void classesAreOursOrMovedOutOfTheWay() throws IOException {
+        Set<String> roots = files().stream()
+                .filter(name -> name.endsWith(".class"))
+                .map(name -> String.join("/", List.of(name.split("/")).subList(0, 3)))
+                .collect(Collectors.toCollection(TreeSet::new));
+        roots.removeIf(root -> root.startsWith("ai/djl/") || root.startsWith("org/bytedeco/javacpp"));
+        assertEquals(Set.of("io/github/sparkmla"), roots);
+    }
+
+    @Test
+    void nativeCodeIsForLinuxAlone() throws IOException {
+        assertEquals(
+                Set.of(
+                        "io/github/sparkmla/natives/linux-x86_64/libjniMla.so",
+                        "io/github/sparkmla/natives/linux-x86_64/libmla.so",
+                        "native/lib/linux-x86_64/cpu/libtokenizers.so"),
+                files().stream()
+                        .filter(name -> name.matches(".*\\.(so|dll|dylib)(\\.[0-9.]+)?"))
+                        .collect(Collectors.toSet()));
+    }
+
+    @Test
+    void everythingElseThatSparkAndPythonLookForIsThere() throws IOException {
+        List<String> files = files();
+        for (String needed : List.of(
+                "META-INF/LICENSE",
+                "META-INF/NOTICE",
+                "META-INF/services/org.apache.spark.ml.Transformer",
+                "sparkmla/__init__.py",
+                "sparkmla/generator.py")) {
+            assertTrue(files.contains(needed), needed);
+        }
+        assertEquals(files.size(), Set.copyOf(files).size(), "no entry twice");
+    }
+}
