@@ -12,8 +12,6 @@
 
 namespace mla::cpu {
 
-const Kernels &best_kernels();  // for this machine
-
 // Memory that grows to the largest use and stays. Contents are lost between uses.
 template <class T>
 class Scratch {
@@ -31,7 +29,7 @@ class Scratch {
 };
 
 struct Cpu {
-  explicit Cpu(int threads) : kernels(best_kernels()), pool(threads) {}
+  Cpu(const Kernels &kernels_, int threads) : kernels(kernels_), pool(threads) {}
 
   const Kernels &kernels;
   ThreadPool pool;
