@@ -112,8 +112,8 @@ std::string words_of(const std::vector<int64_t> &lengths) {
 struct DecodeOperands {
   DecodeOperands(Lab &lab, Random &random, const DecodeShape &s)
       : paged(lab, random, s.act, s.lengths, s.latent + s.rope),
-        q(lab, s.act, {batch(s), s.s_q, s.heads, s.latent + s.rope}, 3),
-        out(lab, s.act, {batch(s), s.s_q, s.heads, s.latent}, 1),
+        q(lab, s.act, {batch(s), s.s_q, s.heads, s.latent + s.rope}, s.timed ? 0 : 3),
+        out(lab, s.act, {batch(s), s.s_q, s.heads, s.latent}, s.timed ? 0 : 1),
         lse(lab, MLA_F32, {batch(s), s.heads, s.s_q}, 1) {
     q.set(random.uniforms(q.count(), -1, 1));
     decode = std::make_unique<Decode>(lab, paged, q, out, lse, scale);
@@ -188,7 +188,7 @@ Case prefill_case(PrefillShape s) {
             }
             const auto tokens = static_cast<int64_t>(starts.back());
             auto paged = std::make_shared<Paged>(lab, random, s.act, s.lengths, width);
-            auto q = std::make_shared<Operand>(lab, s.act, Shape{tokens, s.heads, width}, 3);
+            auto q = std::make_shared<Operand>(lab, s.act, Shape{tokens, s.heads, width}, s.timed ? 0 : 3);
             auto start = std::make_shared<Operand>(lab, MLA_I32, Shape{static_cast<int64_t>(starts.size())});
             auto out = std::make_shared<Operand>(lab, s.act, Shape{tokens, s.heads, s.latent}, 1);
             q->set(random.uniforms(q->count(), -1, 1));

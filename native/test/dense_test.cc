@@ -29,10 +29,11 @@ Case gemm_case(GemmShape s) {
                                 dtype_name(s.out), s.bias ? " bias" : "");
   return {name,
           [s](Lab &lab, Random &random) {
-            Op x = make(lab, s.x, {s.m, s.k}, 3);
-            Op w = make(lab, s.w, {s.n, s.k}, 5);
+            const int64_t gap = s.timed ? 0 : 3;  // timed rows lie on cache lines, as a model's do
+            Op x = make(lab, s.x, {s.m, s.k}, gap);
+            Op w = make(lab, s.w, {s.n, s.k}, gap);
             Op bias = s.bias ? make(lab, s.w, {s.n}) : nullptr;
-            Op out = make(lab, s.out, {s.m, s.n}, 7);
+            Op out = make(lab, s.out, {s.m, s.n}, gap);
             x->set(random.uniforms(s.m * s.k, -1, 1));
             w->set(random.uniforms(s.n * s.k, -1, 1));
             if (bias) {
@@ -89,6 +90,12 @@ void add_gemms(std::vector<Case> &cases) {
     }
   }
   cases.push_back(gemm_case({64, 1024, 192, MLA_BF16, MLA_BF16, MLA_BF16, false, true}));
+  // Sums in several pieces.
+  for (const int64_t k : {639, 640, 641, 1280, 1999}) {
+    cases.push_back(gemm_case({7, 13, k, MLA_F32, MLA_BF16, MLA_F32, false, false}));
+    cases.push_back(gemm_case({70, 5, k, MLA_BF16, MLA_BF16, MLA_BF16, true, false}));
+    cases.push_back(gemm_case({1, 6, k, MLA_F32, MLA_F32, MLA_F32, false, false}));
+  }
   cases.push_back(gemm_case({256, 2048, 2048, MLA_F32, MLA_BF16, MLA_F32, false, true}));
 }
 
@@ -106,14 +113,15 @@ Case batched_case(BatchedShape s) {
                                 dtype_name(s.act), dtype_name(s.w), s.n_contiguous ? "n" : "k");
   return {name,
           [s](Lab &lab, Random &random) {
-            // Heads are slices of a token's row: x [b, m, k] lies as [m, b, k + 3].
+            // Heads are slices of a token's row: x [b, m, k] lies as [m, b, k + gap].
+            const int64_t gap = s.timed ? 0 : 3;
             Op x = std::make_shared<Operand>(lab, s.act, Shape{s.batch, s.m, s.k},
-                                             Shape{s.k + 3, s.batch * (s.k + 3), 1});
+                                             Shape{s.k + gap, s.batch * (s.k + gap), 1});
             Op w = std::make_shared<Operand>(
                 lab, s.w, Shape{s.batch, s.n, s.k},
-                s.n_contiguous ? Shape{(s.n + 2) * s.k, 1, s.n + 2} : Shape{s.n * (s.k + 2), s.k + 2, 1});
+                s.n_contiguous ? Shape{(s.n + gap) * s.k, 1, s.n + gap} : Shape{s.n * (s.k + gap), s.k + gap, 1});
             Op out = std::make_shared<Operand>(lab, s.act, Shape{s.batch, s.m, s.n},
-                                               Shape{s.n + 1, s.batch * (s.n + 1), 1});
+                                               Shape{s.n + gap, s.batch * (s.n + gap), 1});
             x->set(random.uniforms(x->count(), -1, 1));
             w->set(random.uniforms(w->count(), -1, 1));
             Problem problem;

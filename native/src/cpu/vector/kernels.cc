@@ -89,10 +89,10 @@ MLA_INLINE void tile_nt(const float *const *x, const W *w, int64_t stride, Piece
     store(sum_lanes<kGroup>(sums + g), totals + g);
   }
   for (int i = 0; i < kRows; i++) {
-    for (int j = 0; j < kColumns; j++) {
-      float &place = out[i * out_stride + j];
-      place = k.begin > 0 ? place + totals[i * kColumns + j] : totals[i * kColumns + j];
+    for (int j = 0; j < kColumns && k.begin > 0; j++) {
+      totals[i * kColumns + j] += out[i * out_stride + j];
     }
+    memcpy(out + i * out_stride, totals + i * kColumns, kColumns * sizeof(float));
   }
 }
 
@@ -130,18 +130,18 @@ void block_nt(const float *const *x, int64_t m, const W *w, int64_t stride, int6
 template <class W>
 void gemm_nt_of(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t n, int64_t depth, float *out,
                 int64_t out_stride) {
-  constexpr int64_t kCached = 8 * kPiece;  // floats: 20 of 32 KiB
+  constexpr int64_t kCached = 8 * (kPiece + kLanes);  // floats: 21 of 32 KiB
   alignas(64) float wide[kCached];
   Piece k = {0, 0};
   do {
     k = {k.begin, depth - k.begin < kPiece ? depth - k.begin : kPiece};
-    const int64_t fitting = kCached / (k.count + 1) / kTileColumns * kTileColumns;
+    const int64_t wide_stride = (k.count + kLanes) / kLanes * kLanes;  // > 0
+    const int64_t fitting = kCached / wide_stride / kTileColumns * kTileColumns;
     const int64_t block = m * k.count <= kCached ? kTileColumns : fitting;
     for (int64_t j = 0; j < n; j += block) {
       const int64_t count = n - j < block ? n - j : block;
       const W *columns = w + j * stride + k.begin;
       if (sizeof(W) < sizeof(float) && m > kTileRows) {
-        const int64_t wide_stride = (k.count + kLanes - 1) / kLanes * kLanes;
         for (int64_t column = 0; column < count; column++) {
           widen_row(columns + column * stride, k.count, wide + column * wide_stride);
         }
