@@ -53,10 +53,11 @@ def engine_rounds(prompts):
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(prompts, file)
         file.flush()
-        command = [here.parent / "java.sh", "io.github.sparkmla.examples.Throughput", args.model, file.name]
-        out = subprocess.run(
-            [*map(str, command), str(args.tokens), str(args.rounds)], check=True, stdout=subprocess.PIPE, text=True
-        ).stdout
+        root = here.parent.parent
+        jars = [root / "examples/target/spark/jars/*", *root.glob("*/target/spark-mla-[pe]*.jar")]
+        command = ["java", "-Dorg.bytedeco.javacpp.maxbytes=0", "-cp", ":".join(map(str, jars))]
+        command += ["io.github.sparkmla.examples.Throughput", args.model, file.name, args.tokens, args.rounds]
+        out = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True).stdout
     result = json.loads(out.splitlines()[-1])
     return result["seconds"], result["outputs"]
 

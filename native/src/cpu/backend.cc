@@ -10,27 +10,39 @@
 
 namespace mla::cpu {
 
-const Kernels &best_kernels() {
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq")) {
-    return avx512::kernels;
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    return avx2::kernels;
-  }
-  return baseline::kernels;
-}
-
 namespace {
 
-const char *isa_name() {
-  const Kernels *best = &best_kernels();
-  return best == &avx512::kernels ? "AVX-512" : best == &avx2::kernels ? "AVX2" : "SSE2";
+struct InstructionSet {
+  const char *name;
+  bool there;
+  const Kernels *kernels;
+};
+
+// The best set that this machine has, or the one that MLA_CPU_ISA names: results differ in their last bits between sets.
+InstructionSet choose_instruction_set() {
+  const InstructionSet sets[] = {
+      {"avx512",
+       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq"),
+       &avx512::kernels},
+      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), &avx2::kernels},
+      {"baseline", true, &baseline::kernels},
+  };
+  const char *wanted = getenv("MLA_CPU_ISA");
+  for (const InstructionSet &set : sets) {
+    if (wanted == nullptr ? set.there : strcmp(wanted, set.name) == 0) {
+      if (!set.there) {
+        fail(MLA_INVALID_ARGUMENT, "MLA_CPU_ISA is %s, which this machine does not have", wanted);
+      }
+      return set;
+    }
+  }
+  fail(MLA_INVALID_ARGUMENT, "MLA_CPU_ISA is %s; it must be avx512, avx2 or baseline", wanted);
 }
 
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(int threads) : cpu_(threads) {}
+  explicit CpuBackend(int threads) : set_(choose_instruction_set()), cpu_(*set_.kernels, threads) {}
 
   const char *last_error() const override { return ""; }  // it throws
   bool host_memory() const override { return true; }
@@ -39,7 +51,7 @@ class CpuBackend final : public Backend {
     const int64_t page = sysconf(_SC_PAGESIZE);
     *free_bytes = available_bytes(sysconf(_SC_AVPHYS_PAGES) * page);
     *total_bytes = sysconf(_SC_PHYS_PAGES) * page;
-    snprintf(name, name_bytes, "CPU, %s, %d threads", isa_name(), cpu_.pool.threads());
+    snprintf(name, name_bytes, "CPU, %s, %d threads", set_.name, cpu_.pool.threads());
     return MLA_OK;
   }
 
@@ -186,6 +198,7 @@ class CpuBackend final : public Backend {
     return kilobytes < 0 ? fallback : kilobytes * 1024;
   }
 
+  InstructionSet set_;
   Cpu cpu_;
 };
 

@@ -8,30 +8,35 @@
 #include "vector/kernels.h"
 
 #include <algorithm>
-#include <vector>
+#include <memory>
+#include <new>
 
 namespace mla::cpu {
 
-const Kernels &best_kernels();  // for this machine
-
-// Memory that grows to the largest use and stays. Contents are lost between uses.
+// Memory that grows to the largest use and stays, on whole cache lines. Contents are lost between uses.
 template <class T>
 class Scratch {
  public:
   T *of(int64_t count) {
-    if (count > static_cast<int64_t>(memory_.size())) {
-      memory_.clear();
-      memory_.resize(count);
+    if (count > count_) {
+      memory_.reset();
+      count_ = 0;
+      memory_.reset(static_cast<T *>(operator new(count * sizeof(T), std::align_val_t(64))));
+      count_ = count;
     }
-    return memory_.data();
+    return memory_.get();
   }
 
  private:
-  std::vector<T> memory_;
+  struct Free {
+    void operator()(T *memory) const { operator delete(memory, std::align_val_t(64)); }
+  };
+  std::unique_ptr<T, Free> memory_;
+  int64_t count_ = 0;
 };
 
 struct Cpu {
-  explicit Cpu(int threads) : kernels(best_kernels()), pool(threads) {}
+  Cpu(const Kernels &kernels_, int threads) : kernels(kernels_), pool(threads) {}
 
   const Kernels &kernels;
   ThreadPool pool;

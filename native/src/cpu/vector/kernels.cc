@@ -5,23 +5,69 @@
 namespace mla::cpu::MLA_ISA {
 namespace {
 
+// Calls body(offset, count) for whole vectors, count = kLanes, and once for what is left.
+template <class Body>
+MLA_INLINE void for_each_vector(int64_t n, Body body) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    body(i, kLanes);
+  }
+  if (i < n) {
+    body(i, n - i);
+  }
+}
+
+template <class T>
+MLA_INLINE Floats load_some(const T *x, int64_t n) {
+  return n == kLanes ? load(x) : load_part(x, n);
+}
+
+MLA_INLINE void store_some(Floats v, int64_t n, float *out) {
+  if (n == kLanes) {
+    store(v, out);
+  } else {
+    store_part(v, n, out);
+  }
+}
+
+template <class T>
+MLA_INLINE void widen_row(const T *x, int64_t n, float *out) {
+  for_each_vector(n, [&](int64_t i, int64_t count) { store_some(load_some(x + i, count), count, out + i); });
+}
+
 // ---- matrix products ------------------------------------------------------------------------------------------------
 
 // Rows of x and of w that a register tile holds: 16 sums of 16 lanes with AVX-512, else 8.
 constexpr int kTileRows = 4;
 constexpr int kTileColumns = kLanes == 16 ? 4 : 2;
 
-// Lanes run over k, so weights are read as they lie and every sum has the same order whatever the tile.
+// A sum over k is taken in pieces of this many terms, from the first on: operands of a piece stay in the first-level
+// cache. All of the latent and rope dimensions, 576, fit in one.
+constexpr int64_t kPiece = 640;
+
+// The piece of k that a pass computes.
+struct Piece {
+  int64_t begin, count;
+};
+
+// Lanes run over k, so weights are read as they lie and every sum has the same order whatever the tile. w begins at the
+// piece; the sum is added to out from the second piece on.
 template <int kRows, int kColumns, class W>
-MLA_INLINE void tile_nt(const float *const *x, const W *w, int64_t stride, int64_t k, float *out, int64_t out_stride) {
-  constexpr int kCount = kRows * kColumns <= 1 ? 1 : kRows * kColumns <= 2 ? 2 : kRows * kColumns <= 4 ? 4
-                         : kRows * kColumns <= 8                           ? 8
-                                                                           : 16;
+MLA_INLINE void tile_nt(const float *const *x, const W *w, int64_t stride, Piece k, float *out, int64_t out_stride) {
+  constexpr int kCount = kRows * kColumns <= 1   ? 1
+                         : kRows * kColumns <= 2 ? 2
+                         : kRows * kColumns <= 4 ? 4
+                         : kRows * kColumns <= 8 ? 8
+                                                 : 16;
   Floats sums[kCount] = {};
+  const float *rows[kRows];
+  for (int i = 0; i < kRows; i++) {
+    rows[i] = x[i] + k.begin;
+  }
   const auto accumulate = [&](auto load_at) __attribute__((always_inline)) {
     Floats row[kRows];
     for (int i = 0; i < kRows; i++) {
-      row[i] = load_at(x[i]);
+      row[i] = load_at(rows[i]);
     }
     for (int j = 0; j < kColumns; j++) {
       const Floats column = load_at(w + j * stride);
@@ -31,11 +77,11 @@ MLA_INLINE void tile_nt(const float *const *x, const W *w, int64_t stride, int64
     }
   };
   int64_t at = 0;
-  for (; at + kLanes <= k; at += kLanes) {
+  for (; at + kLanes <= k.count; at += kLanes) {
     accumulate([at](const auto *p) __attribute__((always_inline)) { return load(p + at); });
   }
-  if (at < k) {
-    accumulate([at, k](const auto *p) __attribute__((always_inline)) { return load_part(p + at, k - at); });
+  if (at < k.count) {
+    accumulate([at, k](const auto *p) __attribute__((always_inline)) { return load_part(p + at, k.count - at); });
   }
   constexpr int kGroup = kCount < kLanes ? kCount : kLanes;
   float totals[kCount < kLanes ? kLanes : kCount];
@@ -43,37 +89,69 @@ MLA_INLINE void tile_nt(const float *const *x, const W *w, int64_t stride, int64
     store(sum_lanes<kGroup>(sums + g), totals + g);
   }
   for (int i = 0; i < kRows; i++) {
+    for (int j = 0; j < kColumns && k.begin > 0; j++) {
+      totals[i * kColumns + j] += out[i * out_stride + j];
+    }
     memcpy(out + i * out_stride, totals + i * kColumns, kColumns * sizeof(float));
   }
 }
 
-template <int kColumns, class W>
-MLA_INLINE void column_nt(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t k, float *out,
-                          int64_t out_stride) {
-  int64_t i = 0;
-  for (; i + kTileRows <= m; i += kTileRows) {
-    tile_nt<kTileRows, kColumns>(x + i, w, stride, k, out + i * out_stride, out_stride);
+template <int kRows, class W>
+MLA_INLINE void row_nt(const float *const *x, const W *w, int64_t stride, int64_t n, Piece k, float *out,
+                       int64_t out_stride) {
+  int64_t j = 0;
+  for (; j + kTileColumns <= n; j += kTileColumns) {
+    tile_nt<kRows, kTileColumns>(x, w + j * stride, stride, k, out + j, out_stride);
   }
-  switch (m - i) {
-    case 3:
-      return tile_nt<3, kColumns>(x + i, w, stride, k, out + i * out_stride, out_stride);
-    case 2:
-      return tile_nt<2, kColumns>(x + i, w, stride, k, out + i * out_stride, out_stride);
-    case 1:
-      return tile_nt<1, kColumns>(x + i, w, stride, k, out + i * out_stride, out_stride);
+  for (; j < n; j++) {
+    tile_nt<kRows, 1>(x, w + j * stride, stride, k, out + j, out_stride);
   }
 }
 
 template <class W>
-void gemm_nt_of(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t n, int64_t k, float *out,
+void block_nt(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t n, Piece k, float *out,
+              int64_t out_stride) {
+  int64_t i = 0;
+  for (; i + kTileRows <= m; i += kTileRows) {
+    row_nt<kTileRows>(x + i, w, stride, n, k, out + i * out_stride, out_stride);
+  }
+  switch (m - i) {
+    case 3:
+      return row_nt<3>(x + i, w, stride, n, k, out + i * out_stride, out_stride);
+    case 2:
+      return row_nt<2>(x + i, w, stride, n, k, out + i * out_stride, out_stride);
+    case 1:
+      return row_nt<1>(x + i, w, stride, n, k, out + i * out_stride, out_stride);
+  }
+}
+
+// Columns that share a pass over x: as many as stay in the first-level cache, but one tile's where x itself stays there.
+// BF16 columns that serve several tiles of rows are widened once.
+template <class W>
+void gemm_nt_of(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t n, int64_t depth, float *out,
                 int64_t out_stride) {
-  int64_t j = 0;
-  for (; j + kTileColumns <= n; j += kTileColumns) {
-    column_nt<kTileColumns>(x, m, w + j * stride, stride, k, out + j, out_stride);
-  }
-  for (; j < n; j++) {
-    column_nt<1>(x, m, w + j * stride, stride, k, out + j, out_stride);
-  }
+  constexpr int64_t kCached = 8 * (kPiece + kLanes);  // floats: 21 of 32 KiB
+  alignas(64) float wide[kCached];
+  Piece k = {0, 0};
+  do {
+    k = {k.begin, depth - k.begin < kPiece ? depth - k.begin : kPiece};
+    const int64_t wide_stride = (k.count + kLanes) / kLanes * kLanes;  // > 0
+    const int64_t fitting = kCached / wide_stride / kTileColumns * kTileColumns;
+    const int64_t block = m * k.count <= kCached ? kTileColumns : fitting;
+    for (int64_t j = 0; j < n; j += block) {
+      const int64_t count = n - j < block ? n - j : block;
+      const W *columns = w + j * stride + k.begin;
+      if (sizeof(W) < sizeof(float) && m > kTileRows) {
+        for (int64_t column = 0; column < count; column++) {
+          widen_row(columns + column * stride, k.count, wide + column * wide_stride);
+        }
+        block_nt(x, m, wide, wide_stride, count, k, out + j, out_stride);
+      } else {
+        block_nt(x, m, columns, stride, count, k, out + j, out_stride);
+      }
+    }
+    k.begin += k.count;
+  } while (k.begin < depth);
 }
 
 void gemm_nt(const float *const *x, int64_t m, Matrix w, int64_t n, int64_t k, float *out, int64_t out_stride) {
@@ -173,34 +251,7 @@ void gemm_nn(const float *const *x, int64_t m, Matrix w, int64_t n, int64_t k, c
 
 // ---- rows -----------------------------------------------------------------------------------------------------------
 
-// Calls body(offset, count) for whole vectors, count = kLanes, and once for what is left.
-template <class Body>
-MLA_INLINE void for_each_vector(int64_t n, Body body) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    body(i, kLanes);
-  }
-  if (i < n) {
-    body(i, n - i);
-  }
-}
-
-template <class T>
-MLA_INLINE Floats load_some(const T *x, int64_t n) {
-  return n == kLanes ? load(x) : load_part(x, n);
-}
-
-MLA_INLINE void store_some(Floats v, int64_t n, float *out) {
-  if (n == kLanes) {
-    store(v, out);
-  } else {
-    store_part(v, n, out);
-  }
-}
-
-void widen(const uint16_t *bf16, int64_t n, float *out) {
-  for_each_vector(n, [&](int64_t i, int64_t count) { store_some(load_some(bf16 + i, count), count, out + i); });
-}
+void widen(const uint16_t *bf16, int64_t n, float *out) { widen_row(bf16, n, out); }
 
 void narrow(const float *x, int64_t n, uint16_t *bf16) {
   for_each_vector(n, [&](int64_t i, int64_t count) {

@@ -21,7 +21,7 @@ import java.util.OptionalInt;
  */
 final class JsonObject {
     /** Larger JSON files than this (the largest known tokenizer.json has 33 MB) are refused unread. */
-    private static final long MAX_FILE_BYTES = 256L << 20;
+    private static final long MAX_FILE_BYTES = 64L << 20;
 
     static final JsonMapper MAPPER = JsonMapper.builder()
             .enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)

@@ -18,6 +18,7 @@ import java.util.TreeSet;
  * exhausts the matcher's limits on some text.
  */
 final class TokenizerJson {
+    private static final Set<String> MODELS = new TreeSet<>(Set.of("BPE", "WordLevel"));
     private static final Set<String> NORMALIZERS = new TreeSet<>(Set.of(
             "Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Prepend", "Replace", "Strip", "StripAccents"));
     private static final Set<String> PRE_TOKENIZERS = new TreeSet<>(Set.of(
@@ -70,8 +71,8 @@ final class TokenizerJson {
 
     private void checkModel() {
         JsonObject model = json.object("model");
-        if (!model.string("type").equals("BPE")) {
-            throw model.wrong("type", "\"BPE\"");
+        if (!MODELS.contains(model.string("type"))) {
+            throw model.wrong("type", "one of " + String.join(", ", MODELS));
         }
         // The library cuts the prefix off every merged token without looking.
         for (String key : new String[] {"continuing_subword_prefix", "end_of_word_suffix"}) {

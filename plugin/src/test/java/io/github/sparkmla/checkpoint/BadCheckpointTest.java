@@ -321,7 +321,7 @@ class BadCheckpointTest {
                     "\"model.continuing_subword_prefix\" is \"##\", expected null"),
             tokenizer(
                     "{\"model\": {\"type\": \"Unigram\", \"vocab\": [], \"unk_id\": 3}}",
-                    "\"model.type\" is \"Unigram\", expected \"BPE\""));
+                    "\"model.type\" is \"Unigram\", expected one of BPE, WordLevel"));
 
     @ParameterizedTest(name = "{0}")
     @FieldSource({"FOLDERS", "CONFIGS", "WEIGHTS", "TOKENIZERS"})

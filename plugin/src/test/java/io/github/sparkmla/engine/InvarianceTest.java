@@ -60,7 +60,7 @@ class InvarianceTest {
         return new EngineSettings("cpu", 0, threads, blocks * blockBytes, sequences, tokens, chunk, 0);
     }
 
-    @RepeatedTest(54)
+    @RepeatedTest(36)
     void rowsDoNotDependOnTheirNeighbours(RepetitionInfo info) throws Exception {
         int combination = info.getCurrentRepetition() - 1;
         Random random = new Random(combination * 0x9E3779B97F4A7C15L);
