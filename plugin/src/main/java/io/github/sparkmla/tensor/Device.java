@@ -73,7 +73,7 @@ public final class Device implements AutoCloseable {
                 LongPointer total = new LongPointer(1);
                 BytePointer name = new BytePointer(256)) {
             check(Mla.mla_device_info(context, free, total, name, 256));
-            return name.getString();
+            return name.limit(0).getString(); // limit 0: up to the NUL
         }
     }
 
