@@ -72,7 +72,9 @@ class ClusterIT {
                     .mapPartitions(new HeapProbe(every, growth), Encoders.LONG());
             Dataset<Row> perId = ids.groupBy("value").count().cache();
             assertEquals(ROWS, perId.count());
-            assertEquals(0, perId.where("count <> 1 OR value < 0 OR value >= " + ROWS).count());
+            assertEquals(
+                    0,
+                    perId.where("count <> 1 OR value < 0 OR value >= " + ROWS).count());
             assertEquals(PARTITIONS, growth.value().size());
             long kept = (long) (ROWS / PARTITIONS - 2 * every) * PAYLOAD_BYTES;
             System.out.printf("%s: heap growth %s bytes; rows kept would be %d%n", master, growth.value(), kept);
@@ -87,7 +89,8 @@ class ClusterIT {
     void aLostExecutorLosesAndChangesNoRow() throws Exception {
         try (SparkSession spark = session(CLUSTER)) {
             Dataset<Row> prompts = spark.range(0, 60, 1, 4).selectExpr("id", "concat('Queen ', id, ':') AS prompt");
-            Dataset<Row> generated = generator().setMaxTokens(8).setTemperature(1).setSeed(5).transform(prompts);
+            Dataset<Row> generated =
+                    generator().setMaxTokens(8).setTemperature(1).setSeed(5).transform(prompts);
             List<Row> undisturbed = generated.collectAsList();
             Path marker = temp.resolve("died");
             List<Row> disturbed = generated

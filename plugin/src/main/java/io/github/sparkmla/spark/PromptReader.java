@@ -42,8 +42,9 @@ final class PromptReader {
         if (row.isNullAt(spec.inputIndex())) {
             throw new BadRowException(Kind.NULL_PROMPT, "nothing to generate from");
         }
-        int[] ids =
-                spec.messageType() != null ? chatIds(row.get(spec.inputIndex())) : textIds(row.getString(spec.inputIndex()));
+        int[] ids = spec.messageType() != null
+                ? chatIds(row.get(spec.inputIndex()))
+                : textIds(row.getString(spec.inputIndex()));
         if (ids.length == 0 || (spec.messageType() == null && Arrays.equals(ids, emptyPrompt))) {
             throw new BadRowException(Kind.EMPTY_PROMPT, "it has no token of its own", ids.length);
         }

@@ -270,8 +270,8 @@ class MlaGeneratorTest {
         StructType schema = new StructType().add("chat", DataTypes.createArrayType(message));
         Dataset<Row> chats = spark.range(1)
                 .map(
-                        (MapFunction<Long, Row>)
-                                id -> RowFactory.create((Object) new Row[] {RowFactory.create("user", "Speak, Romeo.")}),
+                        (MapFunction<Long, Row>) id ->
+                                RowFactory.create((Object) new Row[] {RowFactory.create("user", "Speak, Romeo.")}),
                         Encoders.row(schema));
         List<String> found = TestSpark.generator(Golden.TINY_V3)
                 .setInputCol("chat")
@@ -283,8 +283,8 @@ class MlaGeneratorTest {
                             Row result = row.getAs("generated");
                             Row step = result.<Seq<Row>>getAs("logprobs").apply(0);
                             Row best = step.<Seq<Row>>getAs("top").apply(0);
-                            return result.getAs("prompt_tokens") + " " + best.<Integer>getAs("token_id").equals(
-                                    step.<Integer>getAs("token_id"));
+                            return result.getAs("prompt_tokens") + " "
+                                    + best.<Integer>getAs("token_id").equals(step.<Integer>getAs("token_id"));
                         },
                         Encoders.STRING())
                 .collectAsList();
@@ -294,7 +294,8 @@ class MlaGeneratorTest {
     @Test
     void aCancelledJobEndsWhatIsInFlight() throws Exception {
         Dataset<Row> input = spark.range(0, 10_000, 1, 2).selectExpr("concat('King ', id) AS prompt");
-        Dataset<Row> generated = TestSpark.generator(Golden.TINY_V2_LITE).setMaxTokens(500).transform(input);
+        Dataset<Row> generated =
+                TestSpark.generator(Golden.TINY_V2_LITE).setMaxTokens(500).transform(input);
         CompletableFuture<Void> job = CompletableFuture.runAsync(() -> {
             spark.sparkContext().setJobGroup("slow", "slow", false);
             generated.collectAsList();
