@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 jar, model = sys.argv[1:]
 spark = SparkSession.builder.master("local[2]").config("spark.jars", jar).getOrCreate()
-sys.path.insert(0, jar)
+spark.sparkContext.addPyFile(jar)
 
 from sparkmla import MlaGenerator
 
