@@ -18,7 +18,8 @@ struct InstructionSet {
   const Kernels *kernels;
 };
 
-// The best set that this machine has, or the one that MLA_CPU_ISA names: results differ in their last bits between sets.
+// The best set that this machine has, or the one that MLA_CPU_ISA names: results differ in their last bits between
+// sets.
 InstructionSet choose_instruction_set() {
   const InstructionSet sets[] = {
       {"avx512",

@@ -131,8 +131,8 @@ void block_nt(const float *const *x, int64_t m, const W *w, int64_t stride, int6
   }
 }
 
-// Columns that share a pass over x: as many as stay in the first-level cache, but one tile's where x itself stays there.
-// BF16 columns that serve several tiles of rows are widened once.
+// Columns that share a pass over x: as many as stay in the first-level cache, but one tile's where x itself stays
+// there. BF16 columns that serve several tiles of rows are widened once.
 template <class W>
 void gemm_nt_of(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t n, int64_t depth, float *out,
                 int64_t out_stride) {
