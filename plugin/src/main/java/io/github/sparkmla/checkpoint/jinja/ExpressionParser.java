@@ -23,11 +23,11 @@ final class ExpressionParser {
     }
 
     /** One expression or, with commas, a tuple of them. */
-    Expr tuple(boolean conditional, String... endNames) {
-        return tuple(conditional ? this::expression : this::or, false, endNames);
+    Expr tuple(boolean conditional) {
+        return tuple(conditional ? this::expression : this::or, false);
     }
 
-    private Expr tuple(Supplier<Expr> item, boolean parentheses, String... endNames) {
+    private Expr tuple(Supplier<Expr> item, boolean parentheses) {
         int line = stream.current().line();
         List<Expr> items = new ArrayList<>();
         boolean isTuple = false;
@@ -35,7 +35,7 @@ final class ExpressionParser {
             if (!items.isEmpty()) {
                 stream.expectOperator(",");
             }
-            if (isTupleEnd(endNames)) {
+            if (isTupleEnd()) {
                 break;
             }
             items.add(item.get());
@@ -56,23 +56,14 @@ final class ExpressionParser {
         return new Node.TupleExpr(items, line);
     }
 
-    private boolean isTupleEnd(String... endNames) {
+    private boolean isTupleEnd() {
         Token token = stream.current();
-        if (token.is(Kind.VARIABLE_END) || token.is(Kind.BLOCK_END) || token.isOperator(")")) {
-            return true;
-        }
-        for (String name : endNames) {
-            if (token.isName(name)) {
-                return true;
-            }
-        }
-        return false;
+        return token.is(Kind.VARIABLE_END) || token.is(Kind.BLOCK_END) || token.isOperator(")");
     }
 
-    /** What {@code set}, {@code for} and {@code with} assign to; {@code endName} may be null. */
-    Expr target(boolean namespaces, String endName) {
-        String[] endNames = endName == null ? new String[0] : new String[] {endName};
-        return asTarget(tuple(() -> primary(namespaces), false, endNames));
+    /** What {@code set}, {@code for} and {@code with} assign to. */
+    Expr target(boolean namespaces) {
+        return asTarget(tuple(() -> primary(namespaces), false));
     }
 
     Node.Name targetName() {

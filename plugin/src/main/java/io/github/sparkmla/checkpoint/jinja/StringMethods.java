@@ -201,7 +201,7 @@ final class StringMethods {
                 end++;
             }
             if (words.size() == limit) {
-                words.add(Text.rstrip(rest));
+                words.add(rest);
                 return words;
             }
             words.add(rest.substring(0, end));
@@ -219,7 +219,7 @@ final class StringMethods {
                 start--;
             }
             if (words.size() == limit) {
-                words.add(0, Text.lstrip(rest));
+                words.add(0, rest);
                 return words;
             }
             words.add(0, rest.substring(start));
