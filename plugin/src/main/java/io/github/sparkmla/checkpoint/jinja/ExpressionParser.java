@@ -5,7 +5,6 @@ import io.github.sparkmla.checkpoint.jinja.Node.Expr;
 import io.github.sparkmla.checkpoint.jinja.Token.Kind;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Map;
 import java.util.Set;
 import java.util.function.Supplier;
 
@@ -258,7 +257,7 @@ final class ExpressionParser {
     }
 
     /** Elements between commas, one of which may come last, up to the closing bracket. */
-    private void elements(String close, Runnable element) {
+    void elements(String close, Runnable element) {
         boolean first = true;
         while (!stream.current().isOperator(close)) {
             if (!first) {
@@ -333,42 +332,7 @@ final class ExpressionParser {
 
     private Expr call(Expr function) {
         int line = stream.current().line();
-        return new Node.Call(function, arguments(), line);
-    }
-
-    private ArgumentList arguments() {
-        int line = stream.current().line();
-        stream.expectOperator("(");
-        List<Expr> positional = new ArrayList<>();
-        Map<String, Expr> named = new java.util.LinkedHashMap<>();
-        Expr[] starred = new Expr[2];
-        elements(")", () -> {
-            boolean ordered;
-            if (stream.skipOperator("*")) {
-                ordered = starred[0] == null && starred[1] == null;
-                starred[0] = expression();
-            } else if (stream.skipOperator("**")) {
-                ordered = starred[1] == null;
-                starred[1] = expression();
-            } else if (stream.current().is(Kind.NAME) && stream.look().isOperator("=")) {
-                ordered = starred[1] == null;
-                String name = stream.next().text();
-                stream.next();
-                if (named.put(name, expression()) != null) {
-                    throw JinjaException.error("keyword argument repeated: " + name)
-                            .at(line);
-                }
-            } else {
-                ordered = starred[0] == null && starred[1] == null && named.isEmpty();
-                positional.add(expression());
-            }
-            if (!ordered) {
-                throw JinjaException.error("invalid syntax for function call expression")
-                        .at(line);
-            }
-        });
-        return new ArgumentList(
-                positional, List.copyOf(named.keySet()), List.copyOf(named.values()), starred[0], starred[1]);
+        return new Node.Call(function, new ArgumentParser(stream, this).parse(), line);
     }
 
     private Expr filtersAndTests(Expr node) {
@@ -396,7 +360,8 @@ final class ExpressionParser {
     Node.Filter filter(Expr input) {
         int line = stream.current().line();
         String name = dottedName();
-        ArgumentList arguments = stream.current().isOperator("(") ? arguments() : ArgumentList.EMPTY;
+        ArgumentList arguments =
+                stream.current().isOperator("(") ? new ArgumentParser(stream, this).parse() : ArgumentList.EMPTY;
         return new Node.Filter(input, name, arguments, line);
     }
 
@@ -406,7 +371,7 @@ final class ExpressionParser {
         String name = dottedName();
         ArgumentList arguments = ArgumentList.EMPTY;
         if (stream.current().isOperator("(")) {
-            arguments = arguments();
+            arguments = new ArgumentParser(stream, this).parse();
         } else if (startsTestArgument(stream.current())) {
             if (stream.current().isName("is")) {
                 throw stream.fail("You cannot chain multiple tests with is");
