@@ -241,7 +241,7 @@ final class Filters {
         String text = (String) operators.binary("+", value, "\n");
         StringBuilder out = new StringBuilder(values.truth(Arguments.orDefault(bound[1], false)) ? indention : "");
         boolean first = true;
-        for (String line : StringMethods.lines(text, false)) {
+        for (String line : Splitting.lines(text, false)) {
             if (!first) {
                 out.append('\n').append(blank || !line.isEmpty() ? indention : "");
                 values.limits.allocate(indention.length());
