@@ -36,7 +36,8 @@ public final class Throughput {
                 long start = System.nanoTime();
                 outputs = round(engine, prompts, sampling);
                 seconds[r] = (System.nanoTime() - start) / 1e9;
-                System.out.printf("round %d: %.3f s, %.0f tokens/s%n", r, seconds[r], prompts.size() * tokens / seconds[r]);
+                System.out.printf(
+                        "round %d: %.3f s, %.0f tokens/s%n", r, seconds[r], prompts.size() * tokens / seconds[r]);
             }
         }
         Arrays.sort(seconds);

@@ -34,8 +34,9 @@ class ScriptsIT {
 
     @Test
     void generateGivesTheTokensOfTransformers() throws IOException {
-        JsonNode generations =
-                JSON.readTree(Repository.TINY_V3.resolve("golden.json").toFile()).get("generations");
+        JsonNode generations = JSON.readTree(
+                        Repository.TINY_V3.resolve("golden.json").toFile())
+                .get("generations");
         Path input = temp.resolve("prompts with spaces.jsonl");
         List<String> lines = new ArrayList<>();
         for (JsonNode generation : generations) {
@@ -47,13 +48,20 @@ class ScriptsIT {
         Path output = temp.resolve("out");
         Outcome outcome = Repository.script(
                 "generate.sh",
-                "--conf", "spark.mla.batch.maxSequences=8",
-                "--model", Repository.TINY_V3.toString(),
-                "--input", input.toString(),
-                "--output", output.toString(),
-                "--output-format", "json",
-                "--max-tokens", "48",
-                "--partitions", "1");
+                "--conf",
+                "spark.mla.batch.maxSequences=8",
+                "--model",
+                Repository.TINY_V3.toString(),
+                "--input",
+                input.toString(),
+                "--output",
+                output.toString(),
+                "--output-format",
+                "json",
+                "--max-tokens",
+                "48",
+                "--partitions",
+                "1");
         assertEquals(0, outcome.code(), outcome.output());
         List<String> written = new ArrayList<>();
         try (var files = Files.newDirectoryStream(output, "part-*")) {
@@ -66,8 +74,7 @@ class ScriptsIT {
             JsonNode row = JSON.readTree(written.get(i));
             assertEquals(generations.get(i).get("prompt"), row.get("prompt"));
             assertEquals(
-                    generations.get(i).get("output_ids"),
-                    row.get("generated").get("token_ids"));
+                    generations.get(i).get("output_ids"), row.get("generated").get("token_ids"));
         }
     }
 
@@ -82,9 +89,12 @@ class ScriptsIT {
     void aBadModelIsExit1WithoutAStackTrace() {
         Outcome outcome = Repository.script(
                 "generate.sh",
-                "--model", temp.toString(),
-                "--input", Repository.EXAMPLES.resolve("data/prompts.jsonl").toString(),
-                "--output", temp.resolve("out").toString());
+                "--model",
+                temp.toString(),
+                "--input",
+                Repository.EXAMPLES.resolve("data/prompts.jsonl").toString(),
+                "--output",
+                temp.resolve("out").toString());
         assertEquals(1, outcome.code(), outcome.output());
         assertTrue(outcome.output().contains("generate: " + temp), outcome.output());
         assertTrue(!outcome.output().contains("\tat "), outcome.output());

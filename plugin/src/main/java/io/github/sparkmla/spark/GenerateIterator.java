@@ -10,7 +10,6 @@ import java.util.NoSuchElementException;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import org.apache.spark.sql.Row;
-import org.apache.spark.sql.RowFactory;
 
 /**
  * The rows of a partition with their completions, in input order. Keeps a bounded window of rows in flight; nothing is
@@ -119,13 +118,13 @@ final class GenerateIterator implements Iterator<Row>, AutoCloseable {
         return error;
     }
 
-    private static Row append(Row row, Row result) {
+    private Row append(Row row, Row result) {
         Object[] values = new Object[row.size() + 1];
         for (int i = 0; i < row.size(); i++) {
             values[i] = row.get(i);
         }
         values[row.size()] = result;
-        return RowFactory.create(values);
+        return ResultColumn.row(spec.outputType(), values);
     }
 
     /** Cancels what is in flight and gives the model back. */

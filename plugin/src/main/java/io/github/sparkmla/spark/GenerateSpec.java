@@ -2,6 +2,7 @@ package io.github.sparkmla.spark;
 
 import io.github.sparkmla.engine.SamplingParams;
 import java.io.Serializable;
+import org.apache.spark.sql.types.StructType;
 
 /**
  * What a task must know to generate for its rows; made on the driver, where everything in it was checked.
@@ -9,19 +10,21 @@ import java.io.Serializable;
  * @param model folder of the checkpoint, the same on every executor
  * @param conf the session's {@code spark.mla.*} settings
  * @param inputIndex position of the input column in a row
- * @param messages whether the input is a conversation, not a plain prompt
+ * @param messageType a message, where the input is a conversation; null where it is a plain prompt
  * @param keyIndex position of the column that keys a row's randomness; -1 takes the prompt itself
  * @param decoding how to decode
  * @param failOnError whether a row that cannot be generated for fails the job
+ * @param outputType the input's columns and the result
  */
 record GenerateSpec(
         String model,
         MlaConf conf,
         int inputIndex,
-        boolean messages,
+        StructType messageType,
         int keyIndex,
         Decoding decoding,
-        boolean failOnError)
+        boolean failOnError,
+        StructType outputType)
         implements Serializable {
 
     /** {@link SamplingParams} in a form that Spark can ship. */

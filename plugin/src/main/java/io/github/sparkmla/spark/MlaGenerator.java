@@ -48,16 +48,19 @@ public final class MlaGenerator extends GeneratorParams implements DefaultParams
         MlaConf conf = MlaConf.of(scala.jdk.javaapi.CollectionConverters.asJava(
                 dataset.sparkSession().conf().getAll()));
         int inputIndex = schema.fieldIndex(getInputCol());
-        boolean messages = schema.fields()[inputIndex].dataType() instanceof ArrayType;
-        Path folder = openCheckpoint(messages);
+        StructType messageType = schema.fields()[inputIndex].dataType() instanceof ArrayType messages
+                ? (StructType) messages.elementType()
+                : null;
+        Path folder = openCheckpoint(messageType != null);
         GenerateSpec spec = new GenerateSpec(
                 folder.toString(),
                 conf,
                 inputIndex,
-                messages,
+                messageType,
                 isSet(keyCol()) ? schema.fieldIndex(getKeyCol()) : -1,
                 decoding(),
-                getFailOnError());
+                getFailOnError(),
+                outputSchema);
         return dataset.toDF().mapPartitions(new GenerateTask(spec), Encoders.row(outputSchema));
     }
 

@@ -10,7 +10,10 @@ import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import org.apache.spark.sql.Row;
-import org.apache.spark.sql.types.StructField;
+import org.apache.spark.sql.types.ArrayType;
+import org.apache.spark.sql.types.DataType;
+import org.apache.spark.sql.types.MapType;
+import org.apache.spark.sql.types.StructType;
 import scala.collection.Seq;
 import scala.jdk.javaapi.CollectionConverters;
 
@@ -39,9 +42,10 @@ final class PromptReader {
         if (row.isNullAt(spec.inputIndex())) {
             throw new BadRowException(Kind.NULL_PROMPT, "nothing to generate from");
         }
-        int[] ids =
-                spec.messages() ? chatIds(row.getSeq(spec.inputIndex())) : textIds(row.getString(spec.inputIndex()));
-        if (ids.length == 0 || (!spec.messages() && Arrays.equals(ids, emptyPrompt))) {
+        int[] ids = spec.messageType() != null
+                ? chatIds(row.get(spec.inputIndex()))
+                : textIds(row.getString(spec.inputIndex()));
+        if (ids.length == 0 || (spec.messageType() == null && Arrays.equals(ids, emptyPrompt))) {
             throw new BadRowException(Kind.EMPTY_PROMPT, "it has no token of its own", ids.length);
         }
         if (ids.length > maxPromptTokens) {
@@ -73,10 +77,10 @@ final class PromptReader {
         return encode(text, true, Kind.BAD_PROMPT);
     }
 
-    private int[] chatIds(Seq<Row> messages) throws BadRowException {
+    private int[] chatIds(Object messages) throws BadRowException {
         List<Map<String, Object>> converted = new ArrayList<>();
-        for (Row message : CollectionConverters.asJava(messages)) {
-            converted.add(message(message, converted.size()));
+        for (Object message : list(messages)) {
+            converted.add(message((Row) message, converted.size()));
         }
         if (converted.isEmpty()) {
             throw new BadRowException(Kind.BAD_MESSAGES, "the list is empty");
@@ -84,11 +88,11 @@ final class PromptReader {
         return encode(render(converted), false, Kind.BAD_MESSAGES);
     }
 
-    private static Map<String, Object> message(Row message, int index) throws BadRowException {
+    private Map<String, Object> message(Row message, int index) throws BadRowException {
         if (message == null) {
             throw new BadRowException(Kind.BAD_MESSAGES, "message " + index + " is null");
         }
-        Map<String, Object> fields = fields(message);
+        Map<String, Object> fields = fields(message, spec.messageType());
         for (String needed : List.of("role", "content")) {
             if (!fields.containsKey(needed)) {
                 throw new BadRowException(Kind.BAD_MESSAGES, "message " + index + " has no " + needed);
@@ -98,33 +102,38 @@ final class PromptReader {
     }
 
     /** Null fields are left out: a schema inferred over many messages gives each the fields of all others. */
-    private static Map<String, Object> fields(Row row) {
+    private static Map<String, Object> fields(Row row, StructType type) {
         Map<String, Object> fields = new LinkedHashMap<>();
-        for (StructField field : row.schema().fields()) {
-            Object value = row.getAs(field.name());
-            if (value != null) {
-                fields.put(field.name(), toJava(value));
+        for (int i = 0; i < row.size(); i++) {
+            if (!row.isNullAt(i)) {
+                fields.put(type.fieldNames()[i], toJava(row.get(i), type.fields()[i].dataType()));
             }
         }
         return fields;
     }
 
-    /** Rows, sequences and maps as a template sees them; anything else as it is. */
-    private static Object toJava(Object value) {
-        if (value instanceof Row row) {
-            return fields(row);
+    /** Structs, arrays and maps as a template sees them; anything else as it is. */
+    private static Object toJava(Object value, DataType type) {
+        if (value != null && type instanceof StructType struct) {
+            return fields((Row) value, struct);
         }
-        if (value instanceof Seq<?> seq) {
-            return CollectionConverters.asJava(seq).stream()
-                    .map(PromptReader::toJava)
-                    .toList();
+        if (value != null && type instanceof ArrayType array) {
+            List<Object> elements = new ArrayList<>();
+            list(value).forEach(element -> elements.add(toJava(element, array.elementType())));
+            return elements;
         }
-        if (value instanceof scala.collection.Map<?, ?> map) {
+        if (value instanceof scala.collection.Map<?, ?> map && type instanceof MapType entryTypes) {
             Map<String, Object> entries = new LinkedHashMap<>();
-            CollectionConverters.asJava(map).forEach((key, entry) -> entries.put(key.toString(), toJava(entry)));
+            CollectionConverters.asJava(map)
+                    .forEach((key, entry) -> entries.put(key.toString(), toJava(entry, entryTypes.valueType())));
             return entries;
         }
         return value;
+    }
+
+    /** An array column's value. Spark makes a Seq; a typed operation before ours may have made an array. */
+    private static Iterable<?> list(Object value) {
+        return value instanceof Object[] array ? Arrays.asList(array) : CollectionConverters.asJava((Seq<?>) value);
     }
 
     private String render(List<Map<String, Object>> messages) throws BadRowException {

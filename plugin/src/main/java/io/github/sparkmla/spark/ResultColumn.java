@@ -5,7 +5,7 @@ import io.github.sparkmla.engine.Completion.TokenLogprobs;
 import java.util.List;
 import java.util.Locale;
 import org.apache.spark.sql.Row;
-import org.apache.spark.sql.RowFactory;
+import org.apache.spark.sql.catalyst.expressions.GenericRowWithSchema;
 import org.apache.spark.sql.types.ArrayType;
 import org.apache.spark.sql.types.DataTypes;
 import org.apache.spark.sql.types.StructType;
@@ -45,7 +45,8 @@ final class ResultColumn {
      */
     static Row of(String text, Completion completion, boolean withLogprobs) {
         int[] ids = completion.tokenIds();
-        return RowFactory.create(
+        return row(
+                TYPE,
                 text,
                 new ArraySeq.ofInt(ids),
                 completion.finishReason().name().toLowerCase(Locale.ROOT),
@@ -58,7 +59,12 @@ final class ResultColumn {
 
     /** The value for a row that nothing could be generated for. */
     static Row ofError(String message, int promptTokens) {
-        return RowFactory.create(null, null, ERROR, promptTokens, 0, 0, null, message);
+        return row(TYPE, null, null, ERROR, promptTokens, 0, 0, null, message);
+    }
+
+    /** A row that knows its fields by name: a typed operation after ours may get it as it is. */
+    static Row row(StructType type, Object... values) {
+        return new GenericRowWithSchema(values, type);
     }
 
     private static ArraySeq<Row> logprobs(int[] ids, List<TokenLogprobs> steps) {
@@ -67,9 +73,9 @@ final class ResultColumn {
             TokenLogprobs step = steps.get(i);
             Row[] top = new Row[step.topIds().length];
             for (int j = 0; j < top.length; j++) {
-                top[j] = RowFactory.create(step.topIds()[j], step.topLogprobs()[j]);
+                top[j] = row(TOP, step.topIds()[j], step.topLogprobs()[j]);
             }
-            rows[i] = RowFactory.create(ids[i], step.logprob(), new ArraySeq.ofRef<>(top));
+            rows[i] = row(LOGPROBS, ids[i], step.logprob(), new ArraySeq.ofRef<>(top));
         }
         return new ArraySeq.ofRef<>(rows);
     }

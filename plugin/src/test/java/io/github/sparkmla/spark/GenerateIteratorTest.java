@@ -17,6 +17,8 @@ import java.util.stream.IntStream;
 import org.apache.spark.TaskKilledException;
 import org.apache.spark.sql.Row;
 import org.apache.spark.sql.RowFactory;
+import org.apache.spark.sql.types.DataTypes;
+import org.apache.spark.sql.types.StructType;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 
@@ -25,6 +27,10 @@ import org.junit.jupiter.api.Timeout;
 class GenerateIteratorTest {
     private static final Engines.Key KEY = new Engines.Key(Path.of("m"), EngineSettings.defaults());
     private static final int WINDOW = 4;
+    private static final StructType OUTPUT = new StructType()
+            .add("id", DataTypes.IntegerType)
+            .add("prompt", DataTypes.StringType)
+            .add("generated", ResultColumn.TYPE);
 
     private final Engines engines = new Engines(key -> new FakeModel());
     private final Engines.Lease lease = engines.lease(KEY, () -> {});
@@ -34,7 +40,7 @@ class GenerateIteratorTest {
     private GenerateIterator generate(boolean failOnError, String... prompts) {
         MlaConf conf = MlaConf.of(Map.of("spark.mla.task.window", "" + WINDOW));
         GenerateSpec.Decoding greedy = new GenerateSpec.Decoding(8, 0, 0, 1, 0, -1, false);
-        GenerateSpec spec = new GenerateSpec("m", conf, 1, false, -1, greedy, failOnError);
+        GenerateSpec spec = new GenerateSpec("m", conf, 1, null, -1, greedy, failOnError, OUTPUT);
         List<Row> rows = new ArrayList<>();
         for (String prompt : prompts) {
             rows.add(RowFactory.create(rows.size(), prompt));

@@ -14,18 +14,25 @@ import java.util.Collections;
 import java.util.List;
 import java.util.Set;
 import java.util.TreeSet;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
 import org.apache.spark.SparkException;
+import org.apache.spark.api.java.function.MapFunction;
 import org.apache.spark.sql.Dataset;
 import org.apache.spark.sql.Encoders;
 import org.apache.spark.sql.Row;
 import org.apache.spark.sql.RowFactory;
 import org.apache.spark.sql.SparkSession;
+import org.apache.spark.sql.types.DataTypes;
+import org.apache.spark.sql.types.StructType;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
+import scala.collection.Seq;
+import scala.jdk.javaapi.CollectionConverters;
 
 /** The transformer end to end, on a local session. */
 @Timeout(300)
@@ -256,17 +263,64 @@ class MlaGeneratorTest {
                 both.stream().map(row -> RowFactory.create(row.<Row>getAs("b"))).toList());
     }
 
+    /** Between two typed operations Spark hands rows on as they are, without converting them. */
+    @Test
+    void typedOperationsOnEitherSideSeeEveryField() {
+        StructType message = new StructType().add("role", DataTypes.StringType).add("content", DataTypes.StringType);
+        StructType schema = new StructType().add("chat", DataTypes.createArrayType(message));
+        Dataset<Row> chats = spark.range(1)
+                .map(
+                        (MapFunction<Long, Row>) id ->
+                                RowFactory.create((Object) new Row[] {RowFactory.create("user", "Speak, Romeo.")}),
+                        Encoders.row(schema));
+        List<String> found = TestSpark.generator(Golden.TINY_V3)
+                .setInputCol("chat")
+                .setMaxTokens(2)
+                .setLogprobs(1)
+                .transform(chats)
+                .map(
+                        (MapFunction<Row, String>) row -> {
+                            Row result = row.getAs("generated");
+                            Row step = result.<Seq<Row>>getAs("logprobs").apply(0);
+                            Row best = step.<Seq<Row>>getAs("top").apply(0);
+                            return result.getAs("prompt_tokens") + " "
+                                    + best.<Integer>getAs("token_id").equals(step.<Integer>getAs("token_id"));
+                        },
+                        Encoders.STRING())
+                .collectAsList();
+        assertEquals(List.of("11 true"), found, "golden.json: 11 tokens");
+    }
+
+    @Test
+    void aCancelledJobEndsWhatIsInFlight() throws Exception {
+        Dataset<Row> input = spark.range(0, 10_000, 1, 2).selectExpr("concat('King ', id) AS prompt");
+        Dataset<Row> generated =
+                TestSpark.generator(Golden.TINY_V2_LITE).setMaxTokens(500).transform(input);
+        CompletableFuture<Void> job = CompletableFuture.runAsync(() -> {
+            spark.sparkContext().setJobGroup("slow", "slow", false);
+            generated.collectAsList();
+        });
+        while (spark.sparkContext().statusTracker().getJobIdsForGroup("slow").length == 0) {
+            Thread.sleep(50);
+        }
+        Thread.sleep(2000);
+        spark.sparkContext().cancelJobGroup("slow");
+        assertThrows(ExecutionException.class, job::get);
+        assertEngineBecomesIdle(Golden.TINY_V2_LITE);
+    }
+
     @Test
     void aLimitEndsWhatIsInFlight() throws Exception {
         Dataset<Row> input = spark.range(0, 10_000, 1, 1).selectExpr("concat('King ', id) AS prompt");
         Dataset<Row> generated =
                 TestSpark.generator(Golden.TINY_V2_LITE).setMaxTokens(500).transform(input);
         assertEquals(1, generated.limit(1).collectAsList().size());
-        Engines.Key key = new Engines.Key(
-                Golden.TINY_V2_LITE.folder(),
-                MlaConf.of(scala.jdk.javaapi.CollectionConverters.asJava(
-                                spark.conf().getAll()))
-                        .engineSettings(0));
+        assertEngineBecomesIdle(Golden.TINY_V2_LITE);
+    }
+
+    private static void assertEngineBecomesIdle(Golden golden) throws InterruptedException {
+        MlaConf conf = MlaConf.of(CollectionConverters.asJava(spark.conf().getAll()));
+        Engines.Key key = new Engines.Key(golden.folder(), conf.engineSettings(0));
         try (Engines.Lease lease = Engines.ofThisJvm().lease(key, () -> {})) {
             LoadedModel.OnEngine model = (LoadedModel.OnEngine) lease.model();
             for (int i = 0; i < 100 && !model.engine().isIdle(); i++) {
