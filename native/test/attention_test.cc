@@ -62,8 +62,8 @@ Case rope_case(int64_t tokens, int64_t heads, int64_t latent, int64_t rope, int3
             slots->set(slot);
             const Values before = q->values();
             auto args = std::make_shared<mla_rope_args>(
-                mla_rope_args{q->tensor, rotated_q->tensor, kv->tensor, k->tensor, table->tensor, positions->tensor, slots->tensor,
-                              cache->tensor, interleaved});
+                mla_rope_args{q->tensor, rotated_q->tensor, kv->tensor, k->tensor, table->tensor, positions->tensor,
+                              slots->tensor, cache->tensor, interleaved});
             Problem problem;
             problem.call = [=, &lab] { return mla_rope_and_append_kv(lab.context, args.get()); };
             problem.owned = {positions, slots};
