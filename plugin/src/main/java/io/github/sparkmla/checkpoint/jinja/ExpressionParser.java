@@ -208,20 +208,18 @@ final class ExpressionParser {
     }
 
     private Expr name(Token token, boolean namespaces) {
-        switch (token.text()) {
-            case "true", "True":
-                return new Node.Const(true, token.line());
-            case "false", "False":
-                return new Node.Const(false, token.line());
-            case "none", "None":
-                return new Node.Const(null, token.line());
-            default:
+        return switch (token.text()) {
+            case "true", "True" -> new Node.Const(true, token.line());
+            case "false", "False" -> new Node.Const(false, token.line());
+            case "none", "None" -> new Node.Const(null, token.line());
+            default -> {
                 if (namespaces && stream.skipOperator(".")) {
                     String attribute = stream.expect(Kind.NAME).text();
-                    return new Node.NamespaceRef(token.text(), attribute, new Node.Binding(false), token.line());
+                    yield new Node.NamespaceRef(token.text(), attribute, new Node.Binding(false), token.line());
                 }
-                return new Node.Name(token.text(), new Node.Binding(false), token.line());
-        }
+                yield new Node.Name(token.text(), new Node.Binding(false), token.line());
+            }
+        };
     }
 
     private Expr string(Token first) {
@@ -233,16 +231,18 @@ final class ExpressionParser {
     }
 
     private Expr display(Token token) {
-        switch (token.text()) {
-            case "(":
+        return switch (token.text()) {
+            case "(" -> {
                 Expr inner = tuple(this::expression, true);
                 stream.expectOperator(")");
-                return inner;
-            case "[":
+                yield inner;
+            }
+            case "[" -> {
                 List<Expr> items = new ArrayList<>();
                 elements("]", () -> items.add(expression()));
-                return new Node.ListExpr(items, token.line());
-            case "{":
+                yield new Node.ListExpr(items, token.line());
+            }
+            case "{" -> {
                 List<Expr> keys = new ArrayList<>();
                 List<Expr> values = new ArrayList<>();
                 elements("}", () -> {
@@ -250,10 +250,11 @@ final class ExpressionParser {
                     stream.expectOperator(":");
                     values.add(expression());
                 });
-                return new Node.DictExpr(keys, values, token.line());
-            default:
+                yield new Node.DictExpr(keys, values, token.line());
+            }
+            default ->
                 throw JinjaException.error("unexpected " + token.describe()).at(token.line());
-        }
+        };
     }
 
     /** Elements between commas, one of which may come last, up to the closing bracket. */

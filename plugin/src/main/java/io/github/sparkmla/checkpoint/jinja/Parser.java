@@ -7,7 +7,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Set;
 
-/** Statements: everything between {@code {%} and {@code %}}, and the text around. */
+/** Statements: everything between the marks of a block, and the text around. */
 final class Parser {
     /** Python itself stops at 20 nested loops; with deeper blocks the generated program would not compile. */
     private static final int MAX_NESTING = 60;
