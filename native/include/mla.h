@@ -6,11 +6,15 @@
  *
  * Tensors are views. A shape is written [outer, ..., inner]; strides count elements, so a transposed or sliced operand
  * is only another view of the same memory. Unless a declaration says otherwise the innermost dimension is contiguous
- * (stride 1) and inputs and outputs do not overlap.
+ * (stride 1), strides are not negative, data is aligned to its elements, and inputs and outputs do not overlap. Where a
+ * dimension is 0 nothing is read or written and data may be NULL.
  *
  * dtypes: "act" is the activation type, F32 or BF16, the same for all act operands of one call. "weight" is BF16 or
  * F32. Every reduction is accumulated in float32. The CPU backend takes any of these; the CUDA backend says
  * MLA_UNSUPPORTED for what it has no kernel for.
+ *
+ * Index values (ids, positions, slots, block tables, lengths, offsets) lie in the context's memory: the CPU backend refuses
+ * wild ones with MLA_INVALID_ARGUMENT, the CUDA backend trusts them.
  *
  * Invariance (CPU always, CUDA with MLA_PLAN_DETERMINISTIC): a row of an output depends on that row's inputs alone, bit
  * for bit, never on how many other rows are in the call. For attention this means: the result of a query depends on
@@ -71,6 +75,9 @@ const char *mla_last_error(void);
  * device: "cpu" or "cuda". ordinal: the CUDA device, 0 for cpu. threads: CPU threads of this context, 0 for all that
  * the process may use. library: path of the CUDA backend's shared library, NULL for cpu.
  * A request for cuda never becomes cpu: MLA_NO_DEVICE says why there is none.
+ * The CPU backend computes with the best of avx512, avx2 and baseline that the machine has, or with the one that the
+ * environment variable MLA_CPU_ISA names: results differ in their last bits between them, so a mixed cluster that wants
+ * equal bits names one.
  */
 mla_status mla_context_create(const char *device, int32_t ordinal, int32_t threads, const char *library,
                               mla_context **out);
@@ -150,7 +157,7 @@ enum { MLA_PLAN_DETERMINISTIC = 1 }; /* the split of a sequence depends on its o
 
 /*
  * How a decode call is cut into tiles, as FlashMLA's get_mla_metadata: computed from the lengths on the device, so that
- * lengths may change between replays of a graph. The caller owns all memory.
+ * lengths may change between replays of a graph. The caller owns all memory. The CPU needs no plan: one part, no workspace.
  *   tiles      I32 [parts, 8]     a row a worker: begin sequence, begin token, end sequence, end token, first split, ...
  *   splits     I32 [batch + 1]    prefix sum of the splits of the sequences
  *   workspace  partial outputs and log-sum-exps
@@ -186,7 +193,8 @@ mla_status mla_decode(mla_context *ctx, const mla_decode_args *args);
 /*
  * The same over sequences with any number of queries each, for (chunked) prefill with a cached prefix.
  *   q            act [tokens, heads, D]
- *   query_start  I32 [batch + 1]                queries of sequence b: [query_start[b], query_start[b + 1])
+ *   query_start  I32 [batch + 1]                queries of sequence b: [query_start[b], query_start[b + 1]); from 0 to
+ *                                               tokens, never more queries than the sequence is long
  *   out          act [tokens, heads, L]
  * Query i of the n of sequence b sits at position seq_lens[b] - n + i and sees keys up to itself.
  */
@@ -202,10 +210,12 @@ typedef enum mla_scoring { MLA_SOFTMAX = 0, MLA_SIGMOID = 1 } mla_scoring;
 typedef enum mla_group_score { MLA_GROUP_MAX = 0, MLA_GROUP_TOP2_SUM = 1 } mla_group_score;
 
 /*
- * The router of DeepSeek-V2 and V3, in float32. scores = scoring(logits). With groups > 1 only the top_groups best of
- * the equal groups take part, ranked by group_score over scores + bias. The top_k experts by scores + bias are chosen;
+ * The router of DeepSeek-V2 and V3, in float32, as in Hugging Face transformers. scores = scoring(logits). With groups > 1
+ * only the top_groups best of the equal groups take part, ranked by group_score over scores + bias; experts of the other
+ * groups count as -inf and are never chosen (V3 does the same; V2 sets them to 0, the least a softmax gives, so that one
+ * could only be chosen with weight 0, beside experts that underflowed). The top_k experts by scores + bias are chosen;
  * their weights are the scores without bias, divided by (their sum + 1e-20) when normalize, times scale. Ties: the
- * lower index.
+ * lower index. Without groups: groups = top_groups = 1. V2 never normalizes, whatever norm_topk_prob says.
  *   logits F32 [T, E]; bias F32 [E] or NULL; weights F32 [T, top_k]; experts I32 [T, top_k], best first
  */
 typedef struct mla_route_args {
@@ -246,8 +256,10 @@ mla_status mla_moe_combine(mla_context *ctx, const mla_tensor *y, const mla_tens
 /*
  * One token a row. temperature 0: the first largest logit. Otherwise, as Hugging Face's warpers in this order: logits /
  * temperature; keep the top_k largest (0: all; ties with the k-th are kept); softmax; keep the smallest set of most
- * likely tokens whose probability reaches top_p (1: all); draw from what is kept, in id order, with the uniform number
- * of (seed, position): u = mla_uniform(seed, position), so that a draw depends on nothing else.
+ * likely tokens whose probability reaches top_p (1: all; at least one; of equals the lower ids); draw from what is kept:
+ * the first id at which the sum of probabilities, in id order, exceeds u times the sum of all kept, with
+ * u = mla_uniform(seed, position), so that a draw depends on nothing else.
+ * A row that holds a NaN or +inf, or nothing above -inf, has no token: ids -1.
  *   logits F32 [B, V]; temperature F32 [B]; top_k I32 [B]; top_p F32 [B]; seed I64 [B]; positions I32 [B]; ids I32 [B]
  */
 typedef struct mla_sample_args {
@@ -255,13 +267,16 @@ typedef struct mla_sample_args {
 } mla_sample_args;
 mla_status mla_sample(mla_context *ctx, const mla_sample_args *args);
 
-/* The uniform number in [0, 1) of a draw: the top 24 bits of SplitMix64 (Steele et al. 2014) of seed and position. */
+/*
+ * The uniform number in [0, 1) of a draw: the top 24 bits of the SplitMix64 generator (Steele et al. 2014) that starts at
+ * seed, after position + 1 steps.
+ */
 float mla_uniform(int64_t seed, int32_t position);
 
 /*
  * Log-probabilities of the raw logits (log_softmax, float32).
- *   logits F32 [B, V]; ids I32 [B]; chosen F32 [B] = log p(ids[b]); top_ids I32 [B, n], top F32 [B, n]: the n largest,
- *   descending, ties to the lower id. n may be 0: pass NULL for both.
+ *   logits F32 [B, V]; ids I32 [B]; chosen F32 [B] = log p(ids[b]), NaN for id -1; top_ids I32 [B, n], top F32 [B, n]:
+ *   the n largest, descending, ties to the lower id. n may be 0: pass NULL for both.
  */
 mla_status mla_log_softmax_top_k(mla_context *ctx, const mla_tensor *logits, const mla_tensor *ids, mla_tensor *chosen,
                                  mla_tensor *top_ids, mla_tensor *top);

@@ -29,8 +29,8 @@ mla_status mla_embedding(mla_context *ctx, const mla_tensor *table, const mla_te
   });
 }
 
-mla_status mla_rms_norm(mla_context *ctx, const mla_tensor *x, mla_tensor *residual, const mla_tensor *weight, float eps,
-                        mla_tensor *out) {
+mla_status mla_rms_norm(mla_context *ctx, const mla_tensor *x, mla_tensor *residual, const mla_tensor *weight,
+                        float eps, mla_tensor *out) {
   return guarded(__func__, [&] {
     Backend &backend = backend_of(ctx);
     expect("x", x, kAct, {kAny, kAny});
@@ -43,7 +43,8 @@ mla_status mla_rms_norm(mla_context *ctx, const mla_tensor *x, mla_tensor *resid
   });
 }
 
-mla_status mla_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor *w, const mla_tensor *bias, mla_tensor *out) {
+mla_status mla_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor *w, const mla_tensor *bias,
+                    mla_tensor *out) {
   return guarded(__func__, [&] {
     Backend &backend = backend_of(ctx);
     expect("x", x, kAct, {kAny, kAny});

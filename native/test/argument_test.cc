@@ -1,5 +1,5 @@
-// Each wrong operand is refused, with words that name it. For every operation: a call that works, then the same with one
-// operand spoilt at a time.
+// Each wrong operand is refused, with words that name it. For every operation: a call that works, then the same with
+// one operand spoilt at a time.
 #include "harness.h"
 
 #include <cmath>
@@ -116,7 +116,8 @@ void dense(Lab &lab, Random &) {
   require_refused(call_batched(batched), "N or K must be contiguous");
 
   Operands norm(lab);
-  norm.add("x", MLA_F32, {3, 4}).add("residual", MLA_F32, {3, 4}).add("weight", MLA_BF16, {4}).add("out", MLA_F32, {3, 4});
+  norm.add("x", MLA_F32, {3, 4}).add("residual", MLA_F32, {3, 4});
+  norm.add("weight", MLA_BF16, {4}).add("out", MLA_F32, {3, 4});
   const Call call_norm = [=](Operands &o) {
     return mla_rms_norm(ctx, o["x"], o["residual"], o["weight"], 1e-6f, o["out"]);
   };
@@ -126,7 +127,6 @@ void dense(Lab &lab, Random &) {
 
   Operands rows(lab);
   rows.add("x", MLA_F32, {3, 4}).add("out", MLA_F32, {3, 4});
-  spoil_each(rows, [=](Operands &o) { return mla_add(ctx, o["x"], o["out"]); });
   spoil_each(rows, [=](Operands &o) { return mla_convert(ctx, o["x"], nullptr, 0, o["out"]); });
   Operands silu(lab);
   silu.add("gate_up", MLA_F32, {3, 8}).add("out", MLA_F32, {3, 4});
@@ -155,6 +155,7 @@ void attention(Lab &lab, Random &) {
   mla_context *ctx = lab.context;
   Operands rope(lab);
   rope.add("q_rope", MLA_F32, {3, 2, 4})
+      .add("q_out", MLA_F32, {3, 2, 4})
       .add("latent", MLA_F32, {3, 6})
       .add("k_rope", MLA_F32, {3, 4})
       .add("cos_sin", MLA_F32, {10, 4})
@@ -162,13 +163,13 @@ void attention(Lab &lab, Random &) {
       .add("slots", MLA_I64, {3}, 127)
       .add("cache", MLA_F32, {2, 64, 10});
   const Call call_rope = [=](Operands &o) {
-    const mla_rope_args args = {*o["q_rope"],    *o["latent"], *o["k_rope"], *o["cos_sin"],
-                                *o["positions"], *o["slots"],  *o["cache"],  1};
+    const mla_rope_args args = {*o["q_rope"],  *o["q_out"],     *o["latent"], *o["k_rope"],
+                                *o["cos_sin"], *o["positions"], *o["slots"],  *o["cache"], 1};
     return mla_rope_and_append_kv(ctx, &args);
   };
   spoil_each(rope, call_rope);
   grow(rope, call_rope, "latent", 1, "cache");
-  grow(rope, call_rope, "q_rope", 2);
+  grow(rope, call_rope, "q_out", 1);
   require_refused(mla_rope_and_append_kv(ctx, nullptr), "args is NULL");
   rope["cos_sin"]->shape[0] = 9;
   require_refused(call_rope(rope), "positions[0] is 9; it must be in [0, 8]");
@@ -272,7 +273,8 @@ void moe(Lab &lab, Random &) {
   require_refused(call_with(settings)(route), "top_k, is 5; it must be in [1, 4]");
 
   Operands sort(lab);
-  sort.add("experts", MLA_I32, {3, 2}, 4).add("rows", MLA_I32, {6}).add("places", MLA_I32, {3, 2}).add("offsets", MLA_I32, {6});
+  sort.add("experts", MLA_I32, {3, 2}, 4).add("rows", MLA_I32, {6});
+  sort.add("places", MLA_I32, {3, 2}).add("offsets", MLA_I32, {6});
   const Call call_sort = [=](Operands &o) {
     return mla_moe_sort(ctx, o["experts"], o["rows"], o["places"], o["offsets"]);
   };
@@ -311,9 +313,10 @@ void moe(Lab &lab, Random &) {
   require_refused(call_grouped(grouped), "rows[0] is 2; it must be in [0, 1]");
 
   Operands combine(lab);
-  combine.add("y", MLA_F32, {6, 4}).add("places", MLA_I32, {3, 2}, 5).add("weights", MLA_F32, {3, 2}).add("out", MLA_F32, {3, 4});
+  combine.add("y", MLA_F32, {6, 4}).add("places", MLA_I32, {3, 2}, 5).add("weights", MLA_F32, {3, 2});
+  combine.add("base", MLA_F32, {3, 4}).add("out", MLA_F32, {3, 4});
   const Call call_combine = [=](Operands &o) {
-    return mla_moe_combine(ctx, o["y"], o["places"], o["weights"], o["out"]);
+    return mla_moe_combine(ctx, o["y"], o["places"], o["weights"], o["base"], o["out"]);
   };
   spoil_each(combine, call_combine);
   grow(combine, call_combine, "places", 1);
@@ -327,11 +330,11 @@ void tokens(Lab &lab, Random &) {
       .add("top_k", MLA_I32, {3})
       .add("top_p", MLA_F32, {3}, 1)
       .add("seed", MLA_I64, {3})
-      .add("position", MLA_I32, {3})
+      .add("positions", MLA_I32, {3})
       .add("ids", MLA_I32, {3});
   const Call call_sample = [=](Operands &o) {
     const mla_sample_args args = {*o["logits"], *o["temperature"], *o["top_k"], *o["top_p"],
-                                  *o["seed"],   *o["position"],    *o["ids"]};
+                                  *o["seed"],   *o["positions"],   *o["ids"]};
     return mla_sample(ctx, &args);
   };
   spoil_each(sample, call_sample);

@@ -24,9 +24,10 @@ Values rotated(const double *row, const double *cos_sin, int64_t rope, bool inte
   return out;
 }
 
-Case rope_case(int64_t tokens, int64_t heads, int64_t latent, int64_t rope, int32_t act, bool interleaved) {
-  const std::string name = text("rope t=%ld heads=%ld l=%ld r=%ld %s%s", tokens, heads, latent, rope, dtype_name(act),
-                                interleaved ? " interleaved" : " halves");
+Case rope_case(int64_t tokens, int64_t heads, int64_t latent, int64_t rope, int32_t act, bool interleaved,
+               bool in_place) {
+  const std::string name = text("rope t=%ld heads=%ld l=%ld r=%ld %s%s%s", tokens, heads, latent, rope, dtype_name(act),
+                                interleaved ? " interleaved" : " halves", in_place ? " in place" : "");
   return {name, [=](Lab &lab, Random &random) {
             constexpr int64_t kPositions = 50;
             const int64_t blocks = tokens / MLA_BLOCK_TOKENS + 2;
@@ -39,6 +40,7 @@ Case rope_case(int64_t tokens, int64_t heads, int64_t latent, int64_t rope, int3
             auto positions = std::make_shared<Operand>(lab, MLA_I32, Shape{tokens});
             auto slots = std::make_shared<Operand>(lab, MLA_I64, Shape{tokens});
             auto cache = std::make_shared<Operand>(lab, act, Shape{blocks, MLA_BLOCK_TOKENS, latent + rope});
+            auto rotated_q = in_place ? q : std::make_shared<Operand>(lab, act, Shape{tokens, heads, rope}, 3);
             q->set(random.uniforms(q->count(), -1, 1));
             kv->set(random.uniforms(kv->count(), -1, 1));
             k->set(random.uniforms(k->count(), -1, 1));
@@ -60,8 +62,8 @@ Case rope_case(int64_t tokens, int64_t heads, int64_t latent, int64_t rope, int3
             slots->set(slot);
             const Values before = q->values();
             auto args = std::make_shared<mla_rope_args>(
-                mla_rope_args{q->tensor, kv->tensor, k->tensor, table->tensor, positions->tensor, slots->tensor,
-                              cache->tensor, interleaved});
+                mla_rope_args{q->tensor, rotated_q->tensor, kv->tensor, k->tensor, table->tensor, positions->tensor,
+                              slots->tensor, cache->tensor, interleaved});
             Problem problem;
             problem.call = [=, &lab] { return mla_rope_and_append_kv(lab.context, args.get()); };
             problem.owned = {positions, slots};
@@ -82,7 +84,7 @@ Case rope_case(int64_t tokens, int64_t heads, int64_t latent, int64_t rope, int3
                 const Values row = rotated(&ropes[t * rope], angle, rope, interleaved);
                 std::copy(row.begin(), row.end(), key + latent);
               }
-              compare("q_rope", *q, want_q, Values(want_q.size(), 1), 1e-6);
+              compare("q_out", *rotated_q, want_q, Values(want_q.size(), 1), 1e-6);
               compare("cache", *cache, want_cache, Values(want_cache.size(), 1), 1e-6);
             };
             return problem;
@@ -228,10 +230,12 @@ std::vector<Case> attention_cases() {
   std::vector<Case> cases;
   for (const int32_t act : {MLA_F32, MLA_BF16}) {
     for (const bool interleaved : {true, false}) {
-      cases.push_back(rope_case(0, 2, 16, 8, act, interleaved));
-      cases.push_back(rope_case(1, 1, 512, 64, act, interleaved));
-      cases.push_back(rope_case(3, 5, 7, 2, act, interleaved));
-      cases.push_back(rope_case(67, 8, 32, 32, act, interleaved));
+      for (const bool in_place : {true, false}) {
+        cases.push_back(rope_case(0, 2, 16, 8, act, interleaved, in_place));
+        cases.push_back(rope_case(1, 1, 512, 64, act, interleaved, in_place));
+        cases.push_back(rope_case(3, 5, 7, 2, act, interleaved, in_place));
+        cases.push_back(rope_case(67, 8, 32, 32, act, interleaved, in_place));
+      }
     }
     cases.push_back(decode_case({{}, 1, 8, 512, 64, act, false}));
     cases.push_back(decode_case({{0}, 1, 8, 512, 64, act, false}));

@@ -1,4 +1,4 @@
-// convert, embedding, rms_norm, gemm, batched_gemm, silu_mul, add against loops in double.
+// convert, embedding, rms_norm, gemm, batched_gemm, silu_mul against loops in double.
 #include "harness.h"
 
 #include <cmath>
@@ -168,7 +168,8 @@ void add_batched(std::vector<Case> &cases) {
 
 // ---- rows -----------------------------------------------------------------------------------------------------------
 
-Case rms_norm_case(int64_t rows, int64_t hidden, int32_t act, int32_t weight, bool residual, bool in_place, bool timed) {
+Case rms_norm_case(int64_t rows, int64_t hidden, int32_t act, int32_t weight, bool residual, bool in_place,
+                   bool timed) {
   const std::string name = text("rms_norm t=%ld h=%ld %s*%s%s%s", rows, hidden, dtype_name(act), dtype_name(weight),
                                 residual ? " residual" : "", in_place ? " in place" : "");
   return {name,
@@ -242,27 +243,6 @@ Case silu_case(int64_t rows, int64_t width, int32_t act, bool timed) {
             return problem;
           },
           timed};
-}
-
-Case add_case(int64_t rows, int64_t hidden, int32_t act) {
-  return {text("add t=%ld h=%ld %s", rows, hidden, dtype_name(act)), [=](Lab &lab, Random &random) {
-            Op x = make(lab, act, {rows, hidden}, 1);
-            Op out = make(lab, act, {rows, hidden}, 2);
-            x->set(random.uniforms(rows * hidden, -2, 2));
-            out->set(random.uniforms(rows * hidden, -2, 2));
-            const Values before = out->values();
-            Problem problem;
-            problem.call = [=, &lab] { return mla_add(lab.context, &x->tensor, &out->tensor); };
-            problem.check = [=] {
-              const Values a = x->values();
-              Values want(rows * hidden);
-              for (size_t i = 0; i < want.size(); i++) {
-                want[i] = round_to(act, a[i] + before[i]);
-              }
-              compare_exact("out", *out, want);
-            };
-            return problem;
-          }};
 }
 
 Case embedding_case(int64_t tokens, int64_t hidden, int32_t table, int32_t act) {
@@ -378,7 +358,6 @@ std::vector<Case> dense_cases() {
         cases.push_back(rms_norm_case(rows, width, act, MLA_BF16, false, false, false));
         cases.push_back(rms_norm_case(rows, width, act, MLA_F32, true, true, false));
         cases.push_back(silu_case(rows, width, act, false));
-        cases.push_back(add_case(rows, width, act));
         cases.push_back(embedding_case(rows, width, MLA_BF16, act));
         cases.push_back(embedding_case(rows, width, MLA_F32, act));
       }

@@ -1,4 +1,5 @@
-// What must be equal bit for bit: a row alone and among others, decode and prefill, any chunking, any number of threads.
+// What must be equal bit for bit: a row alone and among others, decode and prefill, any chunking, any number of
+// threads.
 #include "paged.h"
 
 #include <algorithm>

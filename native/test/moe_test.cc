@@ -214,8 +214,12 @@ Case grouped_case(GroupedShape s) {
           s.timed};
 }
 
-Case combine_case(int64_t tokens, int64_t top_k, int64_t hidden, int32_t act) {
-  return {text("moe_combine t=%ld top_k=%ld h=%ld %s", tokens, top_k, hidden, dtype_name(act)),
+enum class Base { kNone, kOther, kOut };
+
+Case combine_case(int64_t tokens, int64_t top_k, int64_t hidden, int32_t act, Base kind) {
+  static const char *const kinds[] = {"alone", "base", "in place"};
+  return {text("moe_combine t=%ld top_k=%ld h=%ld %s %s", tokens, top_k, hidden, dtype_name(act),
+               kinds[static_cast<int>(kind)]),
           [=](Lab &lab, Random &random) {
             auto y = std::make_shared<Operand>(lab, act, Shape{tokens * top_k, hidden}, 1);
             auto places = std::make_shared<Operand>(lab, MLA_I32, Shape{tokens, top_k}, 1);
@@ -223,17 +227,23 @@ Case combine_case(int64_t tokens, int64_t top_k, int64_t hidden, int32_t act) {
             auto out = std::make_shared<Operand>(lab, act, Shape{tokens, hidden}, 3);
             y->set(random.uniforms(y->count(), -1, 1));
             weights->set(random.uniforms(weights->count(), 0, 2));
-            out->set(random.uniforms(out->count(), -1, 1));
+            auto base = kind == Base::kOut     ? out
+                        : kind == Base::kOther ? std::make_shared<Operand>(lab, act, Shape{tokens, hidden}, 1)
+                                               : nullptr;
+            if (base) {
+              base->set(random.uniforms(base->count(), -1, 1));
+            }
             Values order(tokens * top_k);
             for (int64_t i = 0; i < tokens * top_k; i++) {
               order[i] = static_cast<double>(i);
               std::swap(order[i], order[random.integer(0, i)]);
             }
             places->set(order);
-            const Values before = out->values();
+            const Values before = base ? base->values() : Values(tokens * hidden, 0);
             Problem problem;
             problem.call = [=, &lab] {
-              return mla_moe_combine(lab.context, &y->tensor, &places->tensor, &weights->tensor, &out->tensor);
+              return mla_moe_combine(lab.context, &y->tensor, &places->tensor, &weights->tensor,
+                                     base ? &base->tensor : nullptr, &out->tensor);
             };
             problem.check = [=] {
               const Values rows = y->values();
@@ -266,9 +276,11 @@ std::vector<Case> moe_cases() {
     cases.push_back(sort_case(tokens, 1, 1));
     cases.push_back(sort_case(tokens, 6, 65));
     for (const int32_t act : {MLA_F32, MLA_BF16}) {
-      cases.push_back(combine_case(tokens, 2, 67, act));
-      cases.push_back(combine_case(tokens, 6, 192, act));
-      cases.push_back(combine_case(tokens, 1, 1, act));
+      for (const Base kind : {Base::kNone, Base::kOther, Base::kOut}) {
+        cases.push_back(combine_case(tokens, 2, 67, act, kind));
+        cases.push_back(combine_case(tokens, 6, 192, act, kind));
+        cases.push_back(combine_case(tokens, 1, 1, act, kind));
+      }
     }
   }
   for (const int64_t tokens : {1, 3, 65, 131}) {

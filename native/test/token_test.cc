@@ -248,9 +248,9 @@ Case log_softmax_case(int64_t batch, int64_t n, int64_t top, double spread, bool
 
 std::vector<Case> token_cases() {
   std::vector<Case> cases = {sample_by_hand(), uniform_by_hand()};
-  const std::vector<Row> rows = {{0, 0, 1},      {1, 0, 1},    {0.7, 0, 1}, {1, 1, 1},     {1, 5, 1},   {1.3, 50, 1},
-                                 {1, 0, 0.9},    {0.6, 0, 0.5}, {2, 0, 0.99}, {0.8, 20, 0.8}, {1, 3, 0.1}, {1, 100000, 1},
-                                 {0.01, 0, 0.95}, {1, 7, 0.999}};
+  const std::vector<Row> rows = {{0, 0, 1},     {1, 0, 1},      {0.7, 0, 1}, {1, 1, 1},      {1, 5, 1},
+                                 {1.3, 50, 1},  {1, 0, 0.9},    {0.6, 0, 0.5}, {2, 0, 0.99}, {0.8, 20, 0.8},
+                                 {1, 3, 0.1},   {1, 100000, 1}, {0.01, 0, 0.95}, {1, 7, 0.999}};
   for (const int64_t n : {1, 2, 3, 63, 64, 65, 257, 2048}) {
     cases.push_back(sample_case("narrow", n, rows, 1));
     cases.push_back(sample_case("wide", n, rows, 12));

@@ -1,5 +1,5 @@
-// MLA attention in absorbed form, for decode and prefill alike: one query at a time, so that its result cannot depend on
-// how queries are grouped into calls.
+// MLA attention in absorbed form, for decode and prefill alike: one query at a time, so that its result cannot depend
+// on how queries are grouped into calls.
 #include "cpu.h"
 
 #include <cmath>
@@ -34,8 +34,8 @@ struct Work {
   float keep[kTaskHeads];
 };
 
-// out [heads, L] = softmax(scale q k^T) k[:L], with the running maximum and sum of Milakov & Gimelshein 2018 over blocks
-// of 64 keys in order; lse [heads].
+// out [heads, L] = softmax(scale q k^T) k[:L], with the running maximum and sum of Milakov & Gimelshein 2018 over
+// blocks of 64 keys in order; lse [heads].
 void attend(const Kernels &kernels, const Query &query, const Shape &shape, const mla_tensor &cache, float *out,
             float *lse) {
   Work work;

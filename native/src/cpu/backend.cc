@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <new>
+#include <sys/mman.h>
 #include <unistd.h>
 
 namespace mla::cpu {
@@ -18,7 +18,8 @@ struct InstructionSet {
   const Kernels *kernels;
 };
 
-// The best set that this machine has, or the one that MLA_CPU_ISA names: results differ in their last bits between sets.
+// The best set that this machine has, or the one that MLA_CPU_ISA names: results differ in their last bits between
+// sets.
 InstructionSet choose_instruction_set() {
   const InstructionSet sets[] = {
       {"avx512",
@@ -56,13 +57,16 @@ class CpuBackend final : public Backend {
   }
 
   mla_status allocate(int64_t bytes, void **out) override {
-    constexpr int64_t kAlignment = 256;
-    if (bytes > INT64_MAX - kAlignment) {
-      throw std::bad_alloc();
-    }
-    *out = aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
+    // Large buffers on huge pages: attention walks the cache in random order of blocks.
+    constexpr int64_t kHuge = int64_t{2} << 20;
+    const int64_t alignment = bytes >= 2 * kHuge ? kHuge : 256;
+    const int64_t whole = bytes > INT64_MAX - alignment ? 0 : (bytes + alignment - 1) / alignment * alignment;
+    *out = whole == 0 ? nullptr : aligned_alloc(alignment, whole);
     if (*out == nullptr) {
       fail(MLA_OUT_OF_MEMORY, "out of host memory: %lld bytes wanted", static_cast<long long>(bytes));
+    }
+    if (alignment == kHuge) {
+      madvise(*out, whole, MADV_HUGEPAGE);  // a wish; without it all works, slower
     }
     return MLA_OK;
   }

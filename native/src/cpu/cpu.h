@@ -49,7 +49,9 @@ struct Cpu {
 // Floats for each thread, apart by a cache line. Taken before the tasks run, for a task must not fail.
 class PerThread {
  public:
-  PerThread(Cpu &cpu, int64_t floats) : stride_((floats + 15) / 16 * 16), data_(cpu.thread_scratch.of(stride_ * cpu.pool.threads())) {}
+  PerThread(Cpu &cpu, int64_t floats)
+      : stride_((floats + 15) / 16 * 16), data_(cpu.thread_scratch.of(stride_ * cpu.pool.threads())) {}
+
   float *of(int thread) const { return data_ + thread * stride_; }
 
  private:
@@ -117,7 +119,7 @@ inline void check_index(const char *name, int64_t at, int64_t value, int64_t low
 // The rows of a matrix as float32: their addresses, after widening all of them if it is BF16.
 const float *const *float_rows(Cpu &cpu, const mla_tensor &x, const mla_tensor *gather = nullptr);
 
-// ---- the operations, as in mla.h -------------------------------------------------------------------------------------
+// ---- the operations, as in mla.h ------------------------------------------------------------------------------------
 
 void convert(Cpu &cpu, const mla_tensor &x, const mla_tensor *scale, int32_t block, const mla_tensor &out);
 void embedding(Cpu &cpu, const mla_tensor &table, const mla_tensor &ids, const mla_tensor &out);

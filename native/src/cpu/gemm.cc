@@ -1,4 +1,5 @@
-// The three matrix products. Each is cut into blocks of rows x columns, a task a block; a block is the kernels' business.
+// The three matrix products. Each is cut into blocks of rows x columns, a task a block; a block is the kernels'
+// business.
 #include "cpu.h"
 
 namespace mla::cpu {
@@ -65,7 +66,8 @@ void gemm(Cpu &cpu, const mla_tensor &x, const mla_tensor &w, const mla_tensor *
   const int64_t width = block_columns(cpu, row_blocks, columns);
   const int64_t column_blocks = (columns + width - 1) / width;
   const PerThread scratch(cpu, kBlockRows * kMostBlockColumns + kMostBlockColumns);
-  parallel(cpu, row_blocks * column_blocks, 2 * std::min(rows, kBlockRows) * width * depth, [&](int64_t task, int thread) {
+  const int64_t flops = 2 * std::min(rows, kBlockRows) * width * depth;
+  parallel(cpu, row_blocks * column_blocks, flops, [&](int64_t task, int thread) {
     const int64_t i = task % row_blocks * kBlockRows;
     const int64_t j = task / row_blocks * width;
     const int64_t m = std::min(kBlockRows, rows - i);

@@ -20,13 +20,20 @@ int allowed_threads() {
 
 ThreadPool::ThreadPool(int threads) {
   const int wanted = threads > 0 ? threads : allowed_threads();
-  for (int thread = 1; thread < wanted; thread++) {
-    workers_.emplace_back([this, thread] { work(thread); });
+  try {
+    for (int thread = 1; thread < wanted; thread++) {
+      workers_.emplace_back([this, thread] { work(thread); });
+    }
+  } catch (...) {
+    stop();
+    throw;
   }
 }
 
-ThreadPool::~ThreadPool() {
-  stop_ = true;
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
+  stopping_ = true;
   job_.fetch_add(1);
   job_.notify_all();
   for (std::thread &worker : workers_) {
@@ -80,7 +87,7 @@ void ThreadPool::work(int thread) {
     }
     job_.wait(seen, std::memory_order_acquire);
     seen = job_.load(std::memory_order_acquire);
-    if (stop_.load(std::memory_order_relaxed)) {
+    if (stopping_.load(std::memory_order_relaxed)) {
       return;
     }
     while (run_one(seen, thread)) {

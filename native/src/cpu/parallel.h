@@ -42,6 +42,7 @@ class ThreadPool {
 
   void run_shared(int64_t count, Call call, const void *body);
   void work(int thread);
+  void stop();
   bool run_one(uint32_t job, int thread);
 
   std::vector<std::thread> workers_;
@@ -50,7 +51,7 @@ class ThreadPool {
   alignas(64) std::atomic<uint64_t> ticket_{0};
   alignas(64) std::atomic<int64_t> unfinished_{0};
   alignas(64) std::atomic<uint32_t> job_{0};  // what sleeping workers wait on
-  std::atomic<bool> stop_{false};
+  std::atomic<bool> stopping_{false};
   // Of the current job; written while no task can be taken.
   int64_t count_ = 0;
   Call call_ = nullptr;

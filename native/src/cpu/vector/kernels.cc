@@ -50,9 +50,12 @@ struct Piece {
   int64_t begin, count;
 };
 
+// Whether w comes from memory, where it pays to ask for columns ahead, or from the first-level cache.
+enum class From { kMemory, kCache };
+
 // Lanes run over k, so weights are read as they lie and every sum has the same order whatever the tile. w begins at the
 // piece; the sum is added to out from the second piece on.
-template <int kRows, int kColumns, class W>
+template <From kFrom, int kRows, int kColumns, class W>
 MLA_INLINE void tile_nt(const float *const *x, const W *w, int64_t stride, Piece k, float *out, int64_t out_stride) {
   constexpr int kCount = kRows * kColumns <= 1   ? 1
                          : kRows * kColumns <= 2 ? 2
@@ -78,6 +81,9 @@ MLA_INLINE void tile_nt(const float *const *x, const W *w, int64_t stride, Piece
   };
   int64_t at = 0;
   for (; at + kLanes <= k.count; at += kLanes) {
+    for (int j = 0; j < kColumns && kFrom == From::kMemory; j++) {
+      __builtin_prefetch(w + (2 * kColumns + j) * stride + at);
+    }
     accumulate([at](const auto *p) __attribute__((always_inline)) { return load(p + at); });
   }
   if (at < k.count) {
@@ -96,37 +102,37 @@ MLA_INLINE void tile_nt(const float *const *x, const W *w, int64_t stride, Piece
   }
 }
 
-template <int kRows, class W>
+template <From kFrom, int kRows, class W>
 MLA_INLINE void row_nt(const float *const *x, const W *w, int64_t stride, int64_t n, Piece k, float *out,
                        int64_t out_stride) {
   int64_t j = 0;
   for (; j + kTileColumns <= n; j += kTileColumns) {
-    tile_nt<kRows, kTileColumns>(x, w + j * stride, stride, k, out + j, out_stride);
+    tile_nt<kFrom, kRows, kTileColumns>(x, w + j * stride, stride, k, out + j, out_stride);
   }
   for (; j < n; j++) {
-    tile_nt<kRows, 1>(x, w + j * stride, stride, k, out + j, out_stride);
+    tile_nt<kFrom, kRows, 1>(x, w + j * stride, stride, k, out + j, out_stride);
   }
 }
 
-template <class W>
+template <From kFrom, class W>
 void block_nt(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t n, Piece k, float *out,
               int64_t out_stride) {
   int64_t i = 0;
   for (; i + kTileRows <= m; i += kTileRows) {
-    row_nt<kTileRows>(x + i, w, stride, n, k, out + i * out_stride, out_stride);
+    row_nt<kFrom, kTileRows>(x + i, w, stride, n, k, out + i * out_stride, out_stride);
   }
   switch (m - i) {
     case 3:
-      return row_nt<3>(x + i, w, stride, n, k, out + i * out_stride, out_stride);
+      return row_nt<kFrom, 3>(x + i, w, stride, n, k, out + i * out_stride, out_stride);
     case 2:
-      return row_nt<2>(x + i, w, stride, n, k, out + i * out_stride, out_stride);
+      return row_nt<kFrom, 2>(x + i, w, stride, n, k, out + i * out_stride, out_stride);
     case 1:
-      return row_nt<1>(x + i, w, stride, n, k, out + i * out_stride, out_stride);
+      return row_nt<kFrom, 1>(x + i, w, stride, n, k, out + i * out_stride, out_stride);
   }
 }
 
-// Columns that share a pass over x: as many as stay in the first-level cache, but one tile's where x itself stays there.
-// BF16 columns that serve several tiles of rows are widened once.
+// Columns that share a pass over x: as many as stay in the first-level cache, but one tile's where x itself stays
+// there. BF16 columns that serve several tiles of rows are widened once.
 template <class W>
 void gemm_nt_of(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t n, int64_t depth, float *out,
                 int64_t out_stride) {
@@ -137,7 +143,8 @@ void gemm_nt_of(const float *const *x, int64_t m, const W *w, int64_t stride, in
     k = {k.begin, depth - k.begin < kPiece ? depth - k.begin : kPiece};
     const int64_t wide_stride = (k.count + kLanes) / kLanes * kLanes;  // > 0
     const int64_t fitting = kCached / wide_stride / kTileColumns * kTileColumns;
-    const int64_t block = m * k.count <= kCached ? kTileColumns : fitting;
+    const bool x_cached = m * k.count <= kCached;
+    const int64_t block = x_cached ? kTileColumns : fitting;
     for (int64_t j = 0; j < n; j += block) {
       const int64_t count = n - j < block ? n - j : block;
       const W *columns = w + j * stride + k.begin;
@@ -145,9 +152,11 @@ void gemm_nt_of(const float *const *x, int64_t m, const W *w, int64_t stride, in
         for (int64_t column = 0; column < count; column++) {
           widen_row(columns + column * stride, k.count, wide + column * wide_stride);
         }
-        block_nt(x, m, wide, wide_stride, count, k, out + j, out_stride);
+        block_nt<From::kCache>(x, m, wide, wide_stride, count, k, out + j, out_stride);
+      } else if (x_cached) {
+        block_nt<From::kMemory>(x, m, columns, stride, count, k, out + j, out_stride);
       } else {
-        block_nt(x, m, columns, stride, count, k, out + j, out_stride);
+        block_nt<From::kCache>(x, m, columns, stride, count, k, out + j, out_stride);
       }
     }
     k.begin += k.count;

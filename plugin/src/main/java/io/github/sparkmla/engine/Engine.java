@@ -144,8 +144,8 @@ public final class Engine implements AutoCloseable {
     }
 
     /**
-     * Queues a request; thread-safe. The future completes with the completion, or exceptionally when the engine died or
-     * was closed; cancelling it frees the sequence within one step.
+     * Queues a request; thread-safe. The future completes with the completion, or exceptionally: with a {@link
+     * RequestException} when only this request failed, with anything else when the engine died or was closed. Cancelling it frees the sequence within one step.
      *
      * @throws IllegalArgumentException at once, for a request that can never run
      */
@@ -240,6 +240,14 @@ public final class Engine implements AutoCloseable {
 
     private void append(Scheduler.Work work, int token, Completion.TokenLogprobs logprobs) {
         Sequence sequence = work.sequence();
+        if (token < 0) {
+            scheduler.remove(sequence);
+            sequence.future.completeExceptionally(new RequestException(
+                    sequence.request.promptIds().length,
+                    "after " + sequence.length() + " tokens the model's logits are not numbers (NaN or infinite):"
+                            + " the checkpoint's weights overflow or are damaged"));
+            return;
+        }
         FinishReason reason = sequence.append(token, logprobs, runner.isEndOfSequence(token));
         if (reason != null) {
             scheduler.remove(sequence);

@@ -10,6 +10,7 @@ interface StepRunner extends AutoCloseable {
         /**
          * Takes the next token of a sequence.
          *
+         * @param token -1 where the logits are not numbers
          * @param logprobs null when the request did not ask for them
          */
         void token(Scheduler.Work work, int token, TokenLogprobs logprobs);

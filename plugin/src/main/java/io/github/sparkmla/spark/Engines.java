@@ -41,7 +41,7 @@ final class Engines {
         /** Now, or as soon as it is loaded; only once. */
         void close() {
             if (!closed.getAndSet(true)) {
-                model.thenAccept(LoadedModel::close);
+                CompletableFuture<Void> unused = model.thenAccept(LoadedModel::close);
             }
         }
     }

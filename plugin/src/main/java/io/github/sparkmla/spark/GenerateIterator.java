@@ -3,6 +3,7 @@ package io.github.sparkmla.spark;
 import io.github.sparkmla.checkpoint.Tokenizer;
 import io.github.sparkmla.engine.Completion;
 import io.github.sparkmla.engine.Request;
+import io.github.sparkmla.engine.RequestException;
 import io.github.sparkmla.engine.SamplingParams;
 import java.util.ArrayDeque;
 import java.util.Iterator;
@@ -68,7 +69,7 @@ final class GenerateIterator implements Iterator<Row>, AutoCloseable {
             throw new NoSuchElementException();
         }
         InFlight oldest = window.element();
-        Row result = oldest.completion == null ? failed(oldest.error) : completed(await(oldest.completion));
+        Row result = oldest.completion == null ? failed(oldest.error) : await(oldest.completion);
         window.remove(); // only now: until its completion is here, close() must cancel it
         return append(oldest.row, result);
     }
@@ -94,10 +95,13 @@ final class GenerateIterator implements Iterator<Row>, AutoCloseable {
         }
     }
 
-    private Completion await(CompletableFuture<Completion> completion) {
+    private Row await(CompletableFuture<Completion> completion) {
         try {
-            return Waiting.await(completion, poll);
+            return completed(Waiting.await(completion, poll));
         } catch (ExecutionException e) {
+            if (e.getCause() instanceof RequestException bad) {
+                return failed(ResultColumn.ofError(bad.getMessage(), bad.promptTokens()));
+            }
             lease.discard();
             throw new IllegalStateException(
                     "the engine of " + spec.model() + " died: " + Waiting.describe(e.getCause()), e.getCause());

@@ -27,8 +27,8 @@ final class Waiting {
             poll.run();
             try {
                 return future.get(POLL_MILLIS, TimeUnit.MILLISECONDS);
-            } catch (TimeoutException e) {
-                continue;
+            } catch (TimeoutException stillWaiting) {
+                // poll, and wait on
             } catch (InterruptedException e) {
                 Thread.currentThread().interrupt();
                 poll.run(); // Spark interrupts a task that it kills: say so rather than the below

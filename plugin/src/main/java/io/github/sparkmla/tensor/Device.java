@@ -90,7 +90,17 @@ public final class Device implements AutoCloseable {
         long bytes = dtype.bytes() * Tensor.elements(shape);
         Mla.mla_buffer buffer = new Mla.mla_buffer();
         check(Mla.mla_buffer_map(context, file.toString(), offset, bytes, buffer));
-        return owned(buffer, bytes, dtype, shape);
+        if (offset % dtype.bytes() == 0) {
+            return owned(buffer, bytes, dtype, shape);
+        }
+        // Kernels read whole elements; a file that does not align them is rare enough to be copied.
+        try {
+            Tensor copy = allocate(dtype, shape);
+            check(Mla.mla_copy_from_host(context, copy.handle.data(), Mla.mla_buffer_data(buffer), bytes));
+            return copy;
+        } finally {
+            Mla.mla_buffer_destroy(buffer);
+        }
     }
 
     private Tensor owned(Mla.mla_buffer buffer, long bytes, DType dtype, long[] shape) {

@@ -2,6 +2,7 @@ package io.github.sparkmla.engine;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -29,7 +30,7 @@ class EngineSchedulingTest {
     }
 
     private static int[] prompt(Random random, int length) {
-        return random.ints(length, 0, FakeRunner.VOCAB).toArray();
+        return random.ints(length, FakeRunner.POISON + 1, FakeRunner.VOCAB).toArray();
     }
 
     @RepeatedTest(60)
@@ -125,6 +126,24 @@ class EngineSchedulingTest {
         String message = assertThrows(IllegalArgumentException.class, () -> engine.submit(request))
                 .getMessage();
         assertTrue(message.contains(part), message);
+    }
+
+    @Test
+    void aRowWithoutNumbersFailsAlone() throws Exception {
+        try (Engine engine = engine(new FakeRunner(8), 8, 4, 16, 0)) {
+            SamplingParams five = SamplingParams.greedy(5);
+            int[] good = {1, 2, 3};
+            var poisoned = engine.submit(new Request(new int[] {FakeRunner.POISON, 2}, five, 0));
+            var sound = engine.submit(new Request(good, five, 0));
+            ExecutionException e = assertThrows(ExecutionException.class, poisoned::get);
+            RequestException cause = assertInstanceOf(RequestException.class, e.getCause());
+            assertTrue(
+                    cause.getMessage().contains("after 2 tokens the model's logits are not numbers"),
+                    cause::getMessage);
+            assertEquals(2, cause.promptTokens());
+            assertArrayEquals(FakeRunner.expected(good, 5, CONTEXT), sound.get().tokenIds());
+            assertEquals(engine.totalBlocks(), engine.freeBlocks());
+        }
     }
 
     @Test

@@ -40,12 +40,12 @@ class PartitionInvarianceTest {
         spark = TestSpark.local("local[2]").getOrCreate();
         Random random = new Random(20261121);
         List<Row> rows = new ArrayList<>();
-        String[] words = "king lord thou hast the nation shall people God war peace love house day".split(" ");
+        List<String> words = List.of("king", "lord", "thou", "hast", "the", "nation", "people", "God", "war", "love");
         for (int i = 0; i < ROWS; i++) {
             StringBuilder prompt = new StringBuilder();
             int length = 1 + random.nextInt(i % 5 == 0 ? 150 : 12);
             for (int w = 0; w < length; w++) {
-                prompt.append(words[random.nextInt(words.length)]).append(' ');
+                prompt.append(words.get(random.nextInt(words.size()))).append(' ');
             }
             rows.add(RowFactory.create(i, prompt.toString()));
         }

@@ -60,7 +60,7 @@ final class AttributePath {
         if (path instanceof String text) {
             for (String part : text.split("\\.", -1)) {
                 boolean number = !part.isEmpty() && part.chars().allMatch(c -> c >= '0' && c <= '9');
-                parts.add(number ? (Object) NumberParsing.toInt(part, null, 10L) : part);
+                parts.add(number ? NumberParsing.toInt(part, null, 10L) : part);
             }
         } else if (path != null) {
             parts.add(path);

@@ -199,6 +199,10 @@ final class Binder {
         } else if (expr instanceof Node.Test test && !place.soft && !Tests.NAMES.contains(test.name())) {
             throw JinjaException.error("No test named '" + test.name() + "'.").at(test.line());
         }
+        if (expr instanceof Node.DictExpr dict
+                && dict.keys().stream().anyMatch(key -> key instanceof Node.ListExpr || key instanceof Node.DictExpr)) {
+            throw JinjaException.error("unhashable type as the key of a dict").at(expr.line());
+        }
         Place inner = expr instanceof Node.Conditional ? place.soften() : place;
         SymbolCollector.children(expr).forEach(child -> expr(child, inner));
     }

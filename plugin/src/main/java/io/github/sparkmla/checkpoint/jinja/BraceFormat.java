@@ -73,7 +73,7 @@ final class BraceFormat {
             if (!name.isEmpty()) {
                 numbered = true;
             }
-            if (numbered && automatic > 0 || numbered && name.isEmpty() || name.length() > 4) {
+            if ((numbered && (automatic > 0 || name.isEmpty())) || name.length() > 4) {
                 throw JinjaException.error("cannot mix numbered and automatic fields");
             }
             int index = name.isEmpty() ? automatic++ : Integer.parseInt(name);

@@ -194,9 +194,6 @@ final class Evaluator {
     }
 
     private Arguments arguments(ArgumentList node, Env env) {
-        if (node == ArgumentList.EMPTY) {
-            return Arguments.NONE;
-        }
         List<Object> positional = new ArrayList<>(all(node.positional(), env));
         if (node.star() != null) {
             positional.addAll(values.list(eval(node.star(), env)));

@@ -5,7 +5,6 @@ import io.github.sparkmla.checkpoint.jinja.Node.Expr;
 import io.github.sparkmla.checkpoint.jinja.Token.Kind;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Map;
 import java.util.Set;
 import java.util.function.Supplier;
 
@@ -23,11 +22,11 @@ final class ExpressionParser {
     }
 
     /** One expression or, with commas, a tuple of them. */
-    Expr tuple(boolean conditional, String... endNames) {
-        return tuple(conditional ? this::expression : this::or, false, endNames);
+    Expr tuple(boolean conditional) {
+        return tuple(conditional ? this::expression : this::or, false);
     }
 
-    private Expr tuple(Supplier<Expr> item, boolean parentheses, String... endNames) {
+    private Expr tuple(Supplier<Expr> item, boolean parentheses) {
         int line = stream.current().line();
         List<Expr> items = new ArrayList<>();
         boolean isTuple = false;
@@ -35,7 +34,7 @@ final class ExpressionParser {
             if (!items.isEmpty()) {
                 stream.expectOperator(",");
             }
-            if (isTupleEnd(endNames)) {
+            if (isTupleEnd()) {
                 break;
             }
             items.add(item.get());
@@ -56,23 +55,14 @@ final class ExpressionParser {
         return new Node.TupleExpr(items, line);
     }
 
-    private boolean isTupleEnd(String... endNames) {
+    private boolean isTupleEnd() {
         Token token = stream.current();
-        if (token.is(Kind.VARIABLE_END) || token.is(Kind.BLOCK_END) || token.isOperator(")")) {
-            return true;
-        }
-        for (String name : endNames) {
-            if (token.isName(name)) {
-                return true;
-            }
-        }
-        return false;
+        return token.is(Kind.VARIABLE_END) || token.is(Kind.BLOCK_END) || token.isOperator(")");
     }
 
-    /** What {@code set}, {@code for} and {@code with} assign to; {@code endName} may be null. */
-    Expr target(boolean namespaces, String endName) {
-        String[] endNames = endName == null ? new String[0] : new String[] {endName};
-        return asTarget(tuple(() -> primary(namespaces), false, endNames));
+    /** What {@code set}, {@code for} and {@code with} assign to. */
+    Expr target(boolean namespaces) {
+        return asTarget(tuple(() -> primary(namespaces), false));
     }
 
     Node.Name targetName() {
@@ -218,20 +208,18 @@ final class ExpressionParser {
     }
 
     private Expr name(Token token, boolean namespaces) {
-        switch (token.text()) {
-            case "true", "True":
-                return new Node.Const(true, token.line());
-            case "false", "False":
-                return new Node.Const(false, token.line());
-            case "none", "None":
-                return new Node.Const(null, token.line());
-            default:
+        return switch (token.text()) {
+            case "true", "True" -> new Node.Const(true, token.line());
+            case "false", "False" -> new Node.Const(false, token.line());
+            case "none", "None" -> new Node.Const(null, token.line());
+            default -> {
                 if (namespaces && stream.skipOperator(".")) {
                     String attribute = stream.expect(Kind.NAME).text();
-                    return new Node.NamespaceRef(token.text(), attribute, new Node.Binding(false), token.line());
+                    yield new Node.NamespaceRef(token.text(), attribute, new Node.Binding(false), token.line());
                 }
-                return new Node.Name(token.text(), new Node.Binding(false), token.line());
-        }
+                yield new Node.Name(token.text(), new Node.Binding(false), token.line());
+            }
+        };
     }
 
     private Expr string(Token first) {
@@ -243,16 +231,18 @@ final class ExpressionParser {
     }
 
     private Expr display(Token token) {
-        switch (token.text()) {
-            case "(":
+        return switch (token.text()) {
+            case "(" -> {
                 Expr inner = tuple(this::expression, true);
                 stream.expectOperator(")");
-                return inner;
-            case "[":
+                yield inner;
+            }
+            case "[" -> {
                 List<Expr> items = new ArrayList<>();
                 elements("]", () -> items.add(expression()));
-                return new Node.ListExpr(items, token.line());
-            case "{":
+                yield new Node.ListExpr(items, token.line());
+            }
+            case "{" -> {
                 List<Expr> keys = new ArrayList<>();
                 List<Expr> values = new ArrayList<>();
                 elements("}", () -> {
@@ -260,14 +250,15 @@ final class ExpressionParser {
                     stream.expectOperator(":");
                     values.add(expression());
                 });
-                return new Node.DictExpr(keys, values, token.line());
-            default:
+                yield new Node.DictExpr(keys, values, token.line());
+            }
+            default ->
                 throw JinjaException.error("unexpected " + token.describe()).at(token.line());
-        }
+        };
     }
 
     /** Elements between commas, one of which may come last, up to the closing bracket. */
-    private void elements(String close, Runnable element) {
+    void elements(String close, Runnable element) {
         boolean first = true;
         while (!stream.current().isOperator(close)) {
             if (!first) {
@@ -342,42 +333,7 @@ final class ExpressionParser {
 
     private Expr call(Expr function) {
         int line = stream.current().line();
-        return new Node.Call(function, arguments(), line);
-    }
-
-    private ArgumentList arguments() {
-        int line = stream.current().line();
-        stream.expectOperator("(");
-        List<Expr> positional = new ArrayList<>();
-        Map<String, Expr> named = new java.util.LinkedHashMap<>();
-        Expr[] starred = new Expr[2];
-        elements(")", () -> {
-            boolean ordered;
-            if (stream.skipOperator("*")) {
-                ordered = starred[0] == null && starred[1] == null;
-                starred[0] = expression();
-            } else if (stream.skipOperator("**")) {
-                ordered = starred[1] == null;
-                starred[1] = expression();
-            } else if (stream.current().is(Kind.NAME) && stream.look().isOperator("=")) {
-                ordered = starred[1] == null;
-                String name = stream.next().text();
-                stream.next();
-                if (named.put(name, expression()) != null) {
-                    throw JinjaException.error("keyword argument repeated: " + name)
-                            .at(line);
-                }
-            } else {
-                ordered = starred[0] == null && starred[1] == null && named.isEmpty();
-                positional.add(expression());
-            }
-            if (!ordered) {
-                throw JinjaException.error("invalid syntax for function call expression")
-                        .at(line);
-            }
-        });
-        return new ArgumentList(
-                positional, List.copyOf(named.keySet()), List.copyOf(named.values()), starred[0], starred[1]);
+        return new Node.Call(function, new ArgumentParser(stream, this).parse(), line);
     }
 
     private Expr filtersAndTests(Expr node) {
@@ -405,7 +361,8 @@ final class ExpressionParser {
     Node.Filter filter(Expr input) {
         int line = stream.current().line();
         String name = dottedName();
-        ArgumentList arguments = stream.current().isOperator("(") ? arguments() : ArgumentList.EMPTY;
+        ArgumentList arguments =
+                stream.current().isOperator("(") ? new ArgumentParser(stream, this).parse() : ArgumentList.EMPTY;
         return new Node.Filter(input, name, arguments, line);
     }
 
@@ -415,7 +372,7 @@ final class ExpressionParser {
         String name = dottedName();
         ArgumentList arguments = ArgumentList.EMPTY;
         if (stream.current().isOperator("(")) {
-            arguments = arguments();
+            arguments = new ArgumentParser(stream, this).parse();
         } else if (startsTestArgument(stream.current())) {
             if (stream.current().isName("is")) {
                 throw stream.fail("You cannot chain multiple tests with is");

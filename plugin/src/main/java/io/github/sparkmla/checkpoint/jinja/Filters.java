@@ -151,34 +151,34 @@ final class Filters {
     }
 
     private Object text(String name, Object value, Arguments arguments) {
-        switch (name) {
-            case "format":
-                return format(values.str(value), arguments);
-            case "indent":
-                return indent(value, arguments);
-            case "truncate":
-                return truncate(value, arguments);
-            case "urlencode":
+        return switch (name) {
+            case "format" -> format(values.str(value), arguments);
+            case "indent" -> indent(value, arguments);
+            case "truncate" -> truncate(value, arguments);
+            case "urlencode" -> {
                 arguments.positionalOnly(name, 0, 0);
-                return UrlEncoding.encode(values, value);
-            case "trim":
-                return strings.call(values.str(value), "strip", Arguments.of(bindOne(arguments, name, "chars", null)));
-            case "center":
-                return strings.call(values.str(value), "center", Arguments.of(bindOne(arguments, name, "width", 80L)));
-            case "replace":
+                yield UrlEncoding.encode(values, value);
+            }
+            case "trim" ->
+                strings.call(values.str(value), "strip", Arguments.of(bindOne(arguments, name, "chars", null)));
+            case "center" ->
+                strings.call(values.str(value), "center", Arguments.of(bindOne(arguments, name, "width", 80L)));
+            case "replace" -> {
                 Object[] bound = arguments.bind(name, 2, "old", "new", "count");
                 Object count = bound[2] == Arguments.MISSING || bound[2] == null ? -1L : bound[2];
-                return strings.call(
+                yield strings.call(
                         values.str(value), "replace", Arguments.of(values.str(bound[0]), values.str(bound[1]), count));
-            case "title":
+            }
+            case "title" -> {
                 arguments.positionalOnly(name, 0, 0);
-                return title(values.str(value));
-            case "wordcount":
+                yield title(values.str(value));
+            }
+            case "wordcount" -> {
                 arguments.positionalOnly(name, 0, 0);
-                return wordCount(values.str(value));
-            default:
-                return strings.call(values.str(value), name, arguments);
-        }
+                yield wordCount(values.str(value));
+            }
+            default -> strings.call(values.str(value), name, arguments);
+        };
     }
 
     private static Object bindOne(Arguments arguments, String function, String parameter, Object otherwise) {
@@ -241,7 +241,7 @@ final class Filters {
         String text = (String) operators.binary("+", value, "\n");
         StringBuilder out = new StringBuilder(values.truth(Arguments.orDefault(bound[1], false)) ? indention : "");
         boolean first = true;
-        for (String line : StringMethods.lines(text, false)) {
+        for (String line : Splitting.lines(text, false)) {
             if (!first) {
                 out.append('\n').append(blank || !line.isEmpty() ? indention : "");
                 values.limits.allocate(indention.length());
@@ -279,25 +279,23 @@ final class Filters {
     }
 
     private Object number(String name, Object value, Arguments arguments) {
-        switch (name) {
-            case "abs":
+        return switch (name) {
+            case "abs" -> {
                 arguments.positionalOnly(name, 0, 0);
                 if (!Numbers.isNumber(value)) {
                     throw JinjaException.error("bad operand type for abs(): '" + PyTypes.name(value) + "'");
                 }
                 boolean negative = Numbers.toDouble(value) < 0 || value.equals(-0.0);
-                return operators.unary(negative ? "-" : "+", value);
-            case "round":
-                return round(value, arguments);
-            case "int":
+                yield operators.unary(negative ? "-" : "+", value);
+            }
+            case "round" -> round(value, arguments);
+            case "int" -> {
                 Object[] bound = arguments.bind(name, 0, "default", "base");
-                return NumberParsing.toInt(
-                        value, Arguments.orDefault(bound[0], 0L), Arguments.orDefault(bound[1], 10L));
-            case "float":
-                return NumberParsing.toFloat(value, bindOne(arguments, name, "default", 0.0));
-            default:
-                return fileSize(value, values.truth(bindOne(arguments, name, "binary", false)));
-        }
+                yield NumberParsing.toInt(value, Arguments.orDefault(bound[0], 0L), Arguments.orDefault(bound[1], 10L));
+            }
+            case "float" -> NumberParsing.toFloat(value, bindOne(arguments, name, "default", 0.0));
+            default -> fileSize(value, values.truth(bindOne(arguments, name, "binary", false)));
+        };
     }
 
     private Object round(Object value, Arguments arguments) {

@@ -32,13 +32,13 @@ final class FormatSpec {
 
     /** A {@code %} conversion. */
     String percent(char type, Object value) {
-        switch (type) {
-            case 's', 'r':
+        return switch (type) {
+            case 's', 'r' -> {
                 String text = type == 's' ? values.str(value) : values.repr(value);
-                return pad(cut(text), '>');
-            case 'c':
-                return pad(character(value), '>');
-            case 'd', 'i', 'u', 'x', 'X', 'o':
+                yield pad(cut(text), '>');
+            }
+            case 'c' -> pad(character(value), '>');
+            case 'd', 'i', 'u', 'x', 'X', 'o' -> {
                 if (value instanceof Undefined undefined) {
                     throw undefined.error();
                 }
@@ -49,15 +49,16 @@ final class FormatSpec {
                 if (precision >= 0) {
                     throw JinjaException.unsupported("a precision for an integer in a % format");
                 }
-                return numeric(integer(type == 'i' || type == 'u' ? 'd' : type, toInteger(value)));
-            case 'f', 'F':
+                yield numeric(integer(type == 'i' || type == 'u' ? 'd' : type, toInteger(value)));
+            }
+            case 'f', 'F' -> {
                 if (!Numbers.isNumber(value)) {
                     throw JinjaException.error("must be real number, not " + PyTypes.name(value));
                 }
-                return numeric(fixed(Numbers.toDouble(value)));
-            default:
-                throw JinjaException.unsupported("the conversion %" + type);
-        }
+                yield numeric(fixed(Numbers.toDouble(value)));
+            }
+            default -> throw JinjaException.unsupported("the conversion %" + type);
+        };
     }
 
     private static long toInteger(Object value) {

@@ -69,7 +69,9 @@ final class Globals {
             throw JinjaException.error("dict expected at most 1 argument");
         }
         for (Object source : arguments.positional()) {
-            if (source instanceof PyTypes.Dict other) {
+            if (source instanceof Undefined undefined) {
+                throw undefined.error();
+            } else if (source instanceof PyTypes.Dict other) {
                 other.entries()
                         .forEach(entry -> dict.put(values.hashKey(entry.getKey()), entry.getKey(), entry.getValue()));
             } else {

@@ -7,7 +7,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Set;
 
-/** Statements: everything between {@code {%} and {@code %}}, and the text around. */
+/** Statements: everything between the marks of a block, and the text around. */
 final class Parser {
     /** Python itself stops at 20 nested loops; with deeper blocks the generated program would not compile. */
     private static final int MAX_NESTING = 60;
@@ -113,9 +113,9 @@ final class Parser {
     }
 
     private Stmt forStatement(int line) {
-        Expr target = expressions.target(false, "in");
+        Expr target = expressions.target(false);
         stream.expectName("in");
-        Expr iterable = expressions.tuple(false, "recursive");
+        Expr iterable = expressions.tuple(false);
         Expr test = stream.skipName("if") ? expressions.expression() : null;
         boolean recursive = stream.skipName("recursive");
         List<Stmt> body = block("endfor", "else");
@@ -127,7 +127,7 @@ final class Parser {
     }
 
     private Stmt setStatement(int line) {
-        Expr target = expressions.target(true, null);
+        Expr target = expressions.target(true);
         if (stream.skipOperator("=")) {
             return new Node.Set(target, expressions.tuple(true), line);
         }
@@ -195,7 +195,7 @@ final class Parser {
             if (!targets.isEmpty()) {
                 stream.expectOperator(",");
             }
-            targets.add(expressions.target(false, null));
+            targets.add(expressions.target(false));
             stream.expectOperator("=");
             values.add(expressions.expression());
         }

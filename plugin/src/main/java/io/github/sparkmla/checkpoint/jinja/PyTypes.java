@@ -169,6 +169,12 @@ final class PyTypes {
             return view.type();
         } else if (value instanceof Undefined) {
             return "Undefined";
+        } else if (value instanceof Once) {
+            return "generator";
+        } else if (value instanceof LoopContext) {
+            return "LoopContext";
+        } else if (value instanceof Callable) {
+            return "function";
         }
         return value.getClass().getSimpleName().toLowerCase(java.util.Locale.ROOT);
     }

@@ -45,7 +45,7 @@ final class SequenceFilters {
             }
             case "reverse" -> {
                 arguments.positionalOnly(name, 0, 0);
-                yield reverse(value);
+                yield backwards(value);
             }
             case "join" -> join(value, arguments);
             case "map" -> map(value, arguments);
@@ -70,7 +70,7 @@ final class SequenceFilters {
         return list;
     }
 
-    private Object reverse(Object value) {
+    private Object backwards(Object value) {
         if (value instanceof String text) {
             return Text.reverse(text);
         }
@@ -267,7 +267,7 @@ final class SequenceFilters {
             case "sort" -> {
                 Object[] bound = arguments.bind(name, 0, "reverse", "case_sensitive", "attribute");
                 Function<Object, Object> keys = paths.several(Arguments.orDefault(bound[2], null), !flag(bound[1]));
-                yield sorted(values.list(value), keys, flag(bound[0]));
+                yield sorted(values.list(value), keys, reverse(bound[0]));
             }
             case "dictsort" -> dictSort(value, arguments);
             case "groupby" -> groupBy(value, arguments);
@@ -278,6 +278,15 @@ final class SequenceFilters {
 
     private boolean flag(Object argument) {
         return values.truth(Arguments.orDefault(argument, false));
+    }
+
+    /** Python's sort takes a number as its switch, nothing else. */
+    private static boolean reverse(Object argument) {
+        Object reverse = Arguments.orDefault(argument, false);
+        if (!Numbers.isInt(reverse)) {
+            throw JinjaException.error("'" + PyTypes.name(reverse) + "' object cannot be interpreted as an integer");
+        }
+        return Numbers.toLong(reverse) != 0;
     }
 
     private List<Object> sorted(List<Object> elements, Function<Object, Object> key, boolean reverse) {
@@ -308,7 +317,7 @@ final class SequenceFilters {
         return sorted(
                 dict.items(),
                 item -> AttributePath.fold(((PyTypes.Tuple) item).items.get(position), ignoreCase),
-                flag(bound[2]));
+                reverse(bound[2]));
     }
 
     private Object groupBy(Object value, Arguments arguments) {

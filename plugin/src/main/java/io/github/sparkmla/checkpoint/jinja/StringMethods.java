@@ -77,7 +77,7 @@ final class StringMethods {
             case "split", "rsplit" -> split(text, name, arguments);
             case "splitlines" -> {
                 Object keep = Arguments.orDefault(arguments.bind(name, 0, "keepends")[0], false);
-                yield list(lines(text, values.truth(keep)));
+                yield list(Splitting.lines(text, integer(keep) != 0));
             }
             case "startswith", "endswith" -> affix(text, name, arguments);
             case "removeprefix" -> {
@@ -163,92 +163,16 @@ final class StringMethods {
         long most = integer(Arguments.orDefault(bound[1], -1L));
         long limit = most < 0 ? Long.MAX_VALUE : most;
         if (separator == null) {
-            return list(name.equals("split") ? words(text, limit) : wordsFromRight(text, limit));
+            return list(name.equals("split") ? Splitting.words(text, limit) : Splitting.wordsFromRight(text, limit));
         }
         String delimiter = string(name, separator);
         if (delimiter.isEmpty()) {
             throw JinjaException.error("empty separator");
         }
-        List<String> parts = new ArrayList<>();
-        if (name.equals("split")) {
-            int start = 0;
-            int at;
-            while (parts.size() < limit && (at = text.indexOf(delimiter, start)) >= 0) {
-                parts.add(text.substring(start, at));
-                start = at + delimiter.length();
-            }
-            parts.add(text.substring(start));
-        } else {
-            int end = text.length();
-            int at;
-            while (parts.size() < limit
-                    && (at = text.lastIndexOf(delimiter, end - delimiter.length())) >= 0
-                    && end > 0) {
-                parts.add(0, text.substring(at + delimiter.length(), end));
-                end = at;
-            }
-            parts.add(0, text.substring(0, end));
-        }
-        return list(parts);
-    }
-
-    private static List<String> words(String text, long limit) {
-        List<String> words = new ArrayList<>();
-        String rest = Text.lstrip(text);
-        while (!rest.isEmpty()) {
-            int end = 0;
-            while (end < rest.length() && !Text.isSpace(rest.charAt(end))) {
-                end++;
-            }
-            if (words.size() == limit) {
-                words.add(Text.rstrip(rest));
-                return words;
-            }
-            words.add(rest.substring(0, end));
-            rest = Text.lstrip(rest.substring(end));
-        }
-        return words;
-    }
-
-    private static List<String> wordsFromRight(String text, long limit) {
-        List<String> words = new ArrayList<>();
-        String rest = Text.rstrip(text);
-        while (!rest.isEmpty()) {
-            int start = rest.length();
-            while (start > 0 && !Text.isSpace(rest.charAt(start - 1))) {
-                start--;
-            }
-            if (words.size() == limit) {
-                words.add(0, Text.lstrip(rest));
-                return words;
-            }
-            words.add(0, rest.substring(start));
-            rest = Text.rstrip(rest.substring(0, start));
-        }
-        return words;
-    }
-
-    /** Lines as {@code splitlines} cuts them: at every Unicode line boundary, without an empty last one. */
-    static List<String> lines(String text, boolean keepEnds) {
-        List<String> lines = new ArrayList<>();
-        int start = 0;
-        for (int i = 0; i < text.length(); i++) {
-            char c = text.charAt(i);
-            boolean boundary =
-                    (c >= 0x0a && c <= 0x0d) || (c >= 0x1c && c <= 0x1e) || c == 0x85 || c == 0x2028 || c == 0x2029;
-            if (boundary) {
-                int end = i;
-                if (c == '\r' && text.startsWith("\n", i + 1)) {
-                    i++;
-                }
-                lines.add(text.substring(start, keepEnds ? i + 1 : end));
-                start = i + 1;
-            }
-        }
-        if (start < text.length()) {
-            lines.add(text.substring(start));
-        }
-        return lines;
+        return list(
+                name.equals("split")
+                        ? Splitting.parts(text, delimiter, limit)
+                        : Splitting.partsFromRight(text, delimiter, limit));
     }
 
     private List<Object> list(List<String> parts) {

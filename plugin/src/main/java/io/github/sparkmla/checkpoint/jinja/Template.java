@@ -1,6 +1,7 @@
 package io.github.sparkmla.checkpoint.jinja;
 
 import java.time.Clock;
+import java.time.ZoneId;
 import java.util.List;
 import java.util.Map;
 
@@ -36,7 +37,7 @@ public final class Template {
      *     keys, whose order counts. As in transformers, {@code tools} and {@code documents} should be there, null if none
      */
     public String render(Map<String, Object> context) {
-        return render(context, Clock.systemDefaultZone());
+        return render(context, Clock.system(ZoneId.systemDefault()));
     }
 
     /** Renders with {@code strftime_now} at a given clock. */

@@ -78,7 +78,7 @@ final class Values {
     }
 
     static boolean isIterable(Object value) {
-        return value instanceof PyTypes.Once || (isSized(value));
+        return value instanceof PyTypes.Once || isSized(value);
     }
 
     Iterator<Object> iterate(Object value) {
