@@ -23,8 +23,8 @@ import org.junit.jupiter.params.provider.ValueSource;
 /** Local sessions and clusters of executors in JVMs of their own, which get the plugin as {@code --jars} does. */
 @Timeout(1200)
 class ClusterIT {
-    /** Prompts of the streaming test; {@code -Dstreaming.rows=100000} for the long form. */
-    private static final int ROWS = Integer.getInteger("streaming.rows", 20_000);
+    /** Prompts of the streaming test; {@code -Dstreaming.rows} makes it shorter. */
+    private static final int ROWS = Integer.getInteger("streaming.rows", 100_000);
 
     private static final int PARTITIONS = 4;
 
