@@ -47,7 +47,7 @@ void attend(const Kernels &kernels, const Query &query, const Shape &shape, cons
   for (int64_t first = 0; first < query.keys; first += MLA_BLOCK_TOKENS) {
     const int64_t keys = std::min<int64_t>(MLA_BLOCK_TOKENS, query.keys - first);
     const Matrix block = {address(cache, query.blocks[first / MLA_BLOCK_TOKENS]), cache.stride[1], is_bf16(cache)};
-    kernels.gemm_nt(query.q, query.heads, block, keys, shape.width, work.scores, MLA_BLOCK_TOKENS);
+    kernels.scores(query.q, query.heads, block, keys, shape.width, work.scores, MLA_BLOCK_TOKENS);
     for (int64_t h = 0; h < query.heads; h++) {
       float *scores = work.scores + h * MLA_BLOCK_TOKENS;
       const float maximum = std::max(work.maximum[h], kernels.max(scores, keys) * shape.scale);

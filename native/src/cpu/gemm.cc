@@ -8,11 +8,11 @@ namespace {
 constexpr int64_t kBlockRows = 64;
 constexpr int64_t kMostBlockColumns = 64;
 
-// Columns of a block: as many as keep every thread fed, a multiple of 16 (the lanes of the widest kernel).
+// Columns of a block: as many as keep every thread fed, a multiple of the widest kernel's panel.
 int64_t block_columns(const Cpu &cpu, int64_t row_blocks, int64_t columns) {
   const int64_t wanted_tasks = 4 * cpu.pool.threads();
   const int64_t even = columns * row_blocks / wanted_tasks;
-  return std::clamp<int64_t>(even / 16 * 16, 16, kMostBlockColumns);
+  return std::clamp<int64_t>(even / 32 * 32, 32, kMostBlockColumns);
 }
 
 Matrix rows_from(const mla_tensor &w, int64_t first_row) {
@@ -73,7 +73,7 @@ void gemm(Cpu &cpu, const mla_tensor &x, const mla_tensor &w, const mla_tensor *
     const int64_t m = std::min(kBlockRows, rows - i);
     const int64_t n = std::min(width, columns - j);
     const Block block = block_of(out, address(out, i, j), out.stride[0], scratch.of(thread));
-    cpu.kernels.gemm_nt(inputs + i, m, rows_from(w, j), n, depth, block.data, block.stride);
+    cpu.kernels.linear(inputs + i, m, rows_from(w, j), n, depth, block.data, block.stride);
     if (bias != nullptr) {
       const float *terms =
           read_row(cpu.kernels, *bias, address(*bias, j), n, scratch.of(thread) + kBlockRows * kMostBlockColumns);
@@ -111,7 +111,7 @@ void batched_gemm(Cpu &cpu, const mla_tensor &x, const mla_tensor &w, const mla_
     }
     const Block block = block_of(out, address(out, b, i, j), out.stride[1], scratch.of(thread));
     if (depth_contiguous) {
-      cpu.kernels.gemm_nt(inputs, m, {address(w, b, j), w.stride[1], is_bf16(w)}, n, depth, block.data, block.stride);
+      cpu.kernels.linear(inputs, m, {address(w, b, j), w.stride[1], is_bf16(w)}, n, depth, block.data, block.stride);
     } else {
       cpu.kernels.gemm_nn(inputs, m, {address(w, b, j), w.stride[2], is_bf16(w)}, n, depth, nullptr, block.data,
                           block.stride);
@@ -157,7 +157,7 @@ void moe_gemm(Cpu &cpu, const mla_tensor &x, const mla_tensor *rows, const mla_t
     const int64_t m = std::min<int64_t>(kBlockRows, *at<int32_t>(offsets, e + 1) - i);
     const int64_t n = std::min(width, columns - j);
     const Block block = block_of(out, address(out, i, j), out.stride[0], scratch.of(thread));
-    cpu.kernels.gemm_nt(inputs + i, m, rows_from(weights[e], j), n, depth, block.data, block.stride);
+    cpu.kernels.linear(inputs + i, m, rows_from(weights[e], j), n, depth, block.data, block.stride);
     write_block(cpu.kernels, out, block, m, n, address(out, i, j), out.stride[0]);
   });
 }

@@ -37,40 +37,21 @@ MLA_INLINE void widen_row(const T *x, int64_t n, float *out) {
 
 // ---- matrix products ------------------------------------------------------------------------------------------------
 
-// Rows of x and of w that a register tile holds: 16 sums of 16 lanes with AVX-512, else 8.
+// Rows of x that share a load of w, and vectors of w's columns that share a load of x.
 constexpr int kTileRows = 4;
-constexpr int kTileColumns = kLanes == 16 ? 4 : 2;
+constexpr int kTileColumns = kLanes / 4;
 
-// A sum over k is taken in pieces of this many terms, from the first on: operands of a piece stay in the first-level
-// cache. All of the latent and rope dimensions, 576, fit in one.
-constexpr int64_t kPiece = 640;
-
-// The piece of k that a pass computes.
-struct Piece {
-  int64_t begin, count;
-};
-
-// Whether w comes from memory, where it pays to ask for columns ahead, or from the first-level cache.
-enum class From { kMemory, kCache };
-
-// Lanes run over k, so weights are read as they lie and every sum has the same order whatever the tile. w begins at the
-// piece; the sum is added to out from the second piece on.
-template <From kFrom, int kRows, int kColumns, class W>
-MLA_INLINE void tile_nt(const float *const *x, const W *w, int64_t stride, Piece k, float *out, int64_t out_stride) {
-  constexpr int kCount = kRows * kColumns <= 1   ? 1
-                         : kRows * kColumns <= 2 ? 2
-                         : kRows * kColumns <= 4 ? 4
-                         : kRows * kColumns <= 8 ? 8
-                                                 : 16;
+// Lanes run over k, so keys are read as they lie and every sum has the same order whatever the tile.
+template <int kRows, int kColumns, class W>
+MLA_INLINE void tile_scores(const float *const *x, const W *w, int64_t stride, int64_t k, float *out,
+                            int64_t out_stride) {
+  constexpr int kCount = kRows * kColumns;
+  static_assert((kCount & (kCount - 1)) == 0 && kCount <= kLanes, "sum_lanes takes a power of two");
   Floats sums[kCount] = {};
-  const float *rows[kRows];
-  for (int i = 0; i < kRows; i++) {
-    rows[i] = x[i] + k.begin;
-  }
   const auto accumulate = [&](auto load_at) __attribute__((always_inline)) {
     Floats row[kRows];
     for (int i = 0; i < kRows; i++) {
-      row[i] = load_at(rows[i]);
+      row[i] = load_at(x[i]);
     }
     for (int j = 0; j < kColumns; j++) {
       const Floats column = load_at(w + j * stride);
@@ -80,94 +61,148 @@ MLA_INLINE void tile_nt(const float *const *x, const W *w, int64_t stride, Piece
     }
   };
   int64_t at = 0;
-  for (; at + kLanes <= k.count; at += kLanes) {
-    for (int j = 0; j < kColumns && kFrom == From::kMemory; j++) {
+  for (; at + kLanes <= k; at += kLanes) {
+    for (int j = 0; j < kColumns; j++) {
       __builtin_prefetch(w + (2 * kColumns + j) * stride + at);
     }
     accumulate([at](const auto *p) __attribute__((always_inline)) { return load(p + at); });
   }
-  if (at < k.count) {
-    accumulate([at, k](const auto *p) __attribute__((always_inline)) { return load_part(p + at, k.count - at); });
+  if (at < k) {
+    accumulate([at, k](const auto *p) __attribute__((always_inline)) { return load_part(p + at, k - at); });
   }
-  constexpr int kGroup = kCount < kLanes ? kCount : kLanes;
-  float totals[kCount < kLanes ? kLanes : kCount];
-  for (int g = 0; g < kCount; g += kGroup) {
-    store(sum_lanes<kGroup>(sums + g), totals + g);
-  }
+  float totals[kLanes];
+  store(sum_lanes<kCount>(sums), totals);
   for (int i = 0; i < kRows; i++) {
-    for (int j = 0; j < kColumns && k.begin > 0; j++) {
-      totals[i * kColumns + j] += out[i * out_stride + j];
-    }
     memcpy(out + i * out_stride, totals + i * kColumns, kColumns * sizeof(float));
   }
 }
 
-template <From kFrom, int kRows, class W>
-MLA_INLINE void row_nt(const float *const *x, const W *w, int64_t stride, int64_t n, Piece k, float *out,
-                       int64_t out_stride) {
-  int64_t j = 0;
-  for (; j + kTileColumns <= n; j += kTileColumns) {
-    tile_nt<kFrom, kRows, kTileColumns>(x, w + j * stride, stride, k, out + j, out_stride);
-  }
-  for (; j < n; j++) {
-    tile_nt<kFrom, kRows, 1>(x, w + j * stride, stride, k, out + j, out_stride);
-  }
-}
-
-template <From kFrom, class W>
-void block_nt(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t n, Piece k, float *out,
-              int64_t out_stride) {
+template <int kColumns, class W>
+MLA_INLINE void column_scores(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t k, float *out,
+                              int64_t out_stride) {
   int64_t i = 0;
   for (; i + kTileRows <= m; i += kTileRows) {
-    row_nt<kFrom, kTileRows>(x + i, w, stride, n, k, out + i * out_stride, out_stride);
+    tile_scores<kTileRows, kColumns>(x + i, w, stride, k, out + i * out_stride, out_stride);
   }
-  switch (m - i) {
-    case 3:
-      return row_nt<kFrom, 3>(x + i, w, stride, n, k, out + i * out_stride, out_stride);
-    case 2:
-      return row_nt<kFrom, 2>(x + i, w, stride, n, k, out + i * out_stride, out_stride);
-    case 1:
-      return row_nt<kFrom, 1>(x + i, w, stride, n, k, out + i * out_stride, out_stride);
+  for (; i < m; i++) {
+    tile_scores<1, kColumns>(x + i, w, stride, k, out + i * out_stride, out_stride);
   }
 }
 
-// Columns that share a pass over x: as many as stay in the first-level cache, but one tile's where x itself stays
-// there. BF16 columns that serve several tiles of rows are widened once.
 template <class W>
-void gemm_nt_of(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t n, int64_t depth, float *out,
-                int64_t out_stride) {
-  constexpr int64_t kCached = 8 * (kPiece + kLanes);  // floats: 21 of 32 KiB
-  alignas(64) float wide[kCached];
-  Piece k = {0, 0};
-  do {
-    k = {k.begin, depth - k.begin < kPiece ? depth - k.begin : kPiece};
-    const int64_t wide_stride = (k.count + kLanes) / kLanes * kLanes;  // > 0
-    const int64_t fitting = kCached / wide_stride / kTileColumns * kTileColumns;
-    const bool x_cached = m * k.count <= kCached;
-    const int64_t block = x_cached ? kTileColumns : fitting;
-    for (int64_t j = 0; j < n; j += block) {
-      const int64_t count = n - j < block ? n - j : block;
-      const W *columns = w + j * stride + k.begin;
-      if (sizeof(W) < sizeof(float) && m > kTileRows) {
-        for (int64_t column = 0; column < count; column++) {
-          widen_row(columns + column * stride, k.count, wide + column * wide_stride);
-        }
-        block_nt<From::kCache>(x, m, wide, wide_stride, count, k, out + j, out_stride);
-      } else if (x_cached) {
-        block_nt<From::kMemory>(x, m, columns, stride, count, k, out + j, out_stride);
-      } else {
-        block_nt<From::kCache>(x, m, columns, stride, count, k, out + j, out_stride);
+void scores_of(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t n, int64_t k, float *out,
+               int64_t out_stride) {
+  int64_t j = 0;
+  for (; j + kTileColumns <= n; j += kTileColumns) {
+    column_scores<kTileColumns>(x, m, w + j * stride, stride, k, out + j, out_stride);
+  }
+  for (; j < n; j++) {
+    column_scores<1>(x, m, w + j * stride, stride, k, out + j, out_stride);
+  }
+}
+
+void scores(const float *const *x, int64_t m, Matrix w, int64_t n, int64_t k, float *out, int64_t out_stride) {
+  if (w.bf16) {
+    scores_of(x, m, static_cast<const uint16_t *>(w.data), w.stride, n, k, out, out_stride);
+  } else {
+    scores_of(x, m, static_cast<const float *>(w.data), w.stride, n, k, out, out_stride);
+  }
+}
+
+// Weights are turned into panels [k][kPanel] of float32, so that lanes run over columns and a sum over k is one chain
+// of fma in order, whatever the tile. A panel holds kPiece terms, half of the first-level cache; sums rest in out
+// between pieces, which rounds nothing.
+constexpr int kPanelVectors = 2;
+constexpr int kPanel = kPanelVectors * kLanes;
+constexpr int64_t kPiece = 2048 / kLanes;
+constexpr int kPanelRows = 8;
+
+template <class W>
+MLA_INLINE void fill_panel(const W *w, int64_t stride, int64_t columns, int64_t count, float *panel) {
+  for (int first = 0; first < kPanel; first += kLanes) {
+    const int64_t rows = columns - first < kLanes ? columns - first : kLanes;
+    for_each_vector(count, [&](int64_t at, int64_t terms) __attribute__((always_inline)) {
+      Floats square[kLanes];
+      for (int i = 0; i < kLanes; i++) {
+        square[i] = i < rows ? load_some(w + (first + i) * stride + at, terms) : Floats{};
+      }
+      transpose(square);
+      for (int64_t i = 0; i < terms; i++) {
+        store(square[i], panel + (at + i) * kPanel + first);
+      }
+    });
+  }
+}
+
+// Adds count terms to kRows rows of sums; kVectors vectors hold the columns, `part` of them in the last.
+template <int kRows, int kVectors>
+MLA_INLINE void tile_linear(const float *const *x, int64_t begin, int64_t count, const float *panel, float *out,
+                            int64_t out_stride, int64_t part) {
+  Floats sums[kRows][kVectors] = {};
+  for (int i = 0; i < kRows && begin > 0; i++) {
+    for (int v = 0; v < kVectors; v++) {
+      sums[i][v] = load_some(out + i * out_stride + v * kLanes, v + 1 < kVectors ? kLanes : part);
+    }
+  }
+  for (int64_t at = 0; at < count; at++) {
+    Floats column[kVectors];
+    for (int v = 0; v < kVectors; v++) {
+      column[v] = load(panel + at * kPanel + v * kLanes);
+    }
+    for (int i = 0; i < kRows; i++) {
+      const Floats term = all(x[i][begin + at]);
+      for (int v = 0; v < kVectors; v++) {
+        sums[i][v] = fma(term, column[v], sums[i][v]);
       }
     }
-    k.begin += k.count;
-  } while (k.begin < depth);
+  }
+  for (int i = 0; i < kRows; i++) {
+    for (int v = 0; v < kVectors; v++) {
+      store_some(sums[i][v], v + 1 < kVectors ? kLanes : part, out + i * out_stride + v * kLanes);
+    }
+  }
 }
 
-void gemm_nt(const float *const *x, int64_t m, Matrix w, int64_t n, int64_t k, float *out, int64_t out_stride) {
+template <int kVectors>
+void panel_linear(const float *const *x, int64_t m, int64_t begin, int64_t count, const float *panel, float *out,
+                  int64_t out_stride, int64_t part) {
+  int64_t i = 0;
+  for (; i + kPanelRows <= m; i += kPanelRows) {
+    tile_linear<kPanelRows, kVectors>(x + i, begin, count, panel, out + i * out_stride, out_stride, part);
+  }
+  for (; i + 2 <= m; i += 2) {
+    tile_linear<2, kVectors>(x + i, begin, count, panel, out + i * out_stride, out_stride, part);
+  }
+  if (i < m) {
+    tile_linear<1, kVectors>(x + i, begin, count, panel, out + i * out_stride, out_stride, part);
+  }
+}
+
+template <class W>
+void linear_of(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t n, int64_t depth, float *out,
+               int64_t out_stride) {
+  alignas(64) float panel[kPiece * kPanel];
+  for (int64_t j = 0; j < n; j += kPanel) {
+    const int64_t columns = n - j < kPanel ? n - j : kPanel;
+    int64_t begin = 0;
+    do {  // once for depth 0, which gives zeros
+      const int64_t count = depth - begin < kPiece ? depth - begin : kPiece;
+      fill_panel(w + j * stride + begin, stride, columns, count, panel);
+      if (columns > kLanes) {
+        panel_linear<2>(x, m, begin, count, panel, out + j, out_stride, columns - kLanes);
+      } else {
+        panel_linear<1>(x, m, begin, count, panel, out + j, out_stride, columns);
+      }
+      begin += count;
+    } while (begin < depth);
+  }
+}
+
+void linear(const float *const *x, int64_t m, Matrix w, int64_t n, int64_t k, float *out, int64_t out_stride) {
   if (w.bf16) {
-    gemm_nt_of(x, m, static_cast<const uint16_t *>(w.data), w.stride, n, k, out, out_stride);
+    linear_of(x, m, static_cast<const uint16_t *>(w.data), w.stride, n, k, out, out_stride);
   } else {
-    gemm_nt_of(x, m, static_cast<const float *>(w.data), w.stride, n, k, out, out_stride);
+    linear_of(x, m, static_cast<const float *>(w.data), w.stride, n, k, out, out_stride);
   }
 }
 
@@ -336,7 +371,7 @@ void multiply(float scale, int64_t n, float *out) {
 
 }  // namespace
 
-extern const Kernels kernels = {widen,   narrow,    gemm_nt,  gemm_nn,    sum_squares, max,
-                                exp_sum, scale_mul, silu_mul, add_scaled, multiply};
+extern const Kernels kernels = {widen, narrow,    linear,   scores,     gemm_nn, sum_squares,
+                                max,   exp_sum,   scale_mul, silu_mul, add_scaled, multiply};
 
 }  // namespace mla::cpu::MLA_ISA

@@ -20,8 +20,10 @@ struct Kernels {
   void (*widen)(const uint16_t *bf16, int64_t n, float *out);   // exact
   void (*narrow)(const float *x, int64_t n, uint16_t *bf16);    // to nearest, ties to even
 
-  // out[i][j] = sum over k of x[i][k] w[j][k]: i < m rows at the addresses x, j < n.
-  void (*gemm_nt)(const float *const *x, int64_t m, Matrix w, int64_t n, int64_t k, float *out, int64_t out_stride);
+  // out[i][j] = sum over k of x[i][k] w[j][k]: i < m rows at the addresses x, j < n. Two forms, which sum in different
+  // orders: linear lays weights out anew and is fast for many rows; scores reads keys as they lie, for few.
+  void (*linear)(const float *const *x, int64_t m, Matrix w, int64_t n, int64_t k, float *out, int64_t out_stride);
+  void (*scores)(const float *const *x, int64_t m, Matrix w, int64_t n, int64_t k, float *out, int64_t out_stride);
 
   // out[i][j] = keep[i] out[i][j] + sum over k of x[i][k] w[k][j]; keep NULL starts from 0 without reading out.
   void (*gemm_nn)(const float *const *x, int64_t m, Matrix w, int64_t n, int64_t k, const float *keep, float *out,

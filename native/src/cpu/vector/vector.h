@@ -92,6 +92,28 @@ MLA_INLINE Floats sum_lanes(const Floats *v) {
   }
 }
 
+// Transposes kLanes vectors of kLanes lanes: in each step, rows that are kHalf apart swap blocks of kHalf lanes.
+template <int kHalf = 1>
+MLA_INLINE void transpose(Floats *rows) {
+  Ints upper, lower;
+  for (int lane = 0; lane < kLanes; lane++) {
+    const bool own = (lane & kHalf) == 0;
+    upper[lane] = own ? lane : kLanes + lane - kHalf;
+    lower[lane] = own ? lane + kHalf : kLanes + lane;
+  }
+  for (int i = 0; i < kLanes; i++) {
+    if ((i & kHalf) == 0) {
+      const Floats a = rows[i];
+      const Floats b = rows[i + kHalf];
+      rows[i] = __builtin_shuffle(a, b, upper);
+      rows[i + kHalf] = __builtin_shuffle(a, b, lower);
+    }
+  }
+  if constexpr (2 * kHalf < kLanes) {
+    transpose<2 * kHalf>(rows);
+  }
+}
+
 // exp by Cephes' expf: x = n ln 2 + r, |r| <= ln 2 / 2, a polynomial of degree 6 in r. 0 below the normal numbers.
 MLA_INLINE Floats exp(Floats x) {
   const Floats kRound = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
