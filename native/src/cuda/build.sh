@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Compiles the CUDA kernels and their test and benchmark program with plain nvcc (12.4 or later).
+#
+#   native/src/cuda/build.sh OUT_DIR [nvcc options]
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+native=$(cd "$here/../.." && pwd)
+out=$1; shift
+mkdir -p "$out"
+nvcc=$(command -v nvcc) || { echo "build.sh: no nvcc on the PATH; install a CUDA toolkit of 12.4 or later" >&2; exit 1; }
+# NVIDIA's pip wheels keep the libraries beside the compiler, where nvcc does not look by itself.
+libraries=$(dirname "$(dirname "$nvcc")")/lib
+options=(-std=c++17 -O3 -lineinfo -gencode=arch=compute_90a,code=sm_90a -cudart static -Xcompiler -Wall,-Wextra
+         -Werror all-warnings -I"$native/include" -I"$here" "$@")
+for unit in decode decode_plan; do "$nvcc" "${options[@]}" -c "$here/$unit.cu" -o "$out/$unit.o"; done
+for unit in decode_cases decode_test; do "$nvcc" "${options[@]}" -c "$native/test/cuda/$unit.cu" -o "$out/$unit.o"; done
+"$nvcc" "${options[@]}" -L"$libraries" "$out"/{decode,decode_plan,decode_cases,decode_test}.o -o "$out/decode_test"

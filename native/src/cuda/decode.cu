@@ -1,0 +1,212 @@
+// The host side of mla_plan and mla_decode: what is supported, tensor maps, launches.
+
+#include "decode.h"
+
+#include <cudaTypedefs.h>
+
+#include <algorithm>
+
+#include "decode_combine.cuh"
+#include "decode_kernel.cuh"
+
+namespace mla::cuda {
+namespace {
+
+// cuTensorMapEncodeTiled, from the driver that is loaded: nothing links to libcuda.
+PFN_cuTensorMapEncodeTiled_v12000 tensor_map_encoder() {
+  static const PFN_cuTensorMapEncodeTiled_v12000 encoder = [] {
+    void *function = nullptr;
+    cudaDriverEntryPointQueryResult found;
+#if CUDART_VERSION >= 12050
+    cudaError_t status =
+        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
+#else
+    cudaError_t status = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found);
+#endif
+    bool usable = status == cudaSuccess && found == cudaDriverEntryPointSuccess;
+    return usable ? reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function) : nullptr;
+  }();
+  return encoder;
+}
+
+// A map of [depth, rows, 576] BF16 with boxes of box_rows x 64 values, swizzled; strides in elements.
+bool encode_map(CUtensorMap &map, void *data, int64_t rows, int64_t row_stride, int64_t depth, int64_t depth_stride,
+                int box_rows) {
+  auto encode = tensor_map_encoder();
+  if (encode == nullptr) return false;
+  cuuint64_t shape[3] = {kHeadDim, static_cast<cuuint64_t>(rows), static_cast<cuuint64_t>(depth)};
+  cuuint64_t stride[2] = {static_cast<cuuint64_t>(row_stride) * 2, static_cast<cuuint64_t>(depth_stride) * 2};
+  cuuint32_t box[3] = {64, static_cast<cuuint32_t>(box_rows), 1};
+  cuuint32_t step[3] = {1, 1, 1};
+  return encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, data, shape, stride, box, step,
+                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+bool aligned16(const mla_tensor &t) { return reinterpret_cast<uintptr_t>(t.data) % 16 == 0; }
+
+bool contiguous(const mla_tensor &t) {
+  int64_t expected = 1;
+  for (int i = t.rank - 1; i >= 0; --i) {
+    if (t.shape[i] > 1 && t.stride[i] != expected) return false;
+    expected *= t.shape[i];
+  }
+  return true;
+}
+
+// What the kernels cannot take; empty when they can. Shapes agree with each other already.
+std::string unsupported(const mla_decode_args &args) {
+  const mla_tensor &q = args.q, &cache = args.cache;
+  if (q.dtype != MLA_BF16) return "mla_decode on CUDA takes BF16 queries and cache only";
+  if (q.shape[3] != kHeadDim) {
+    return "mla_decode on CUDA takes keys of 512 + 64 values only, not " + std::to_string(q.shape[3]);
+  }
+  bool rows_merge = q.shape[1] == 1 || q.stride[1] == q.shape[2] * q.stride[2];
+  if (!rows_merge || q.stride[2] % 8 != 0 || q.stride[0] % 8 != 0 || !aligned16(q)) {
+    return "mla_decode on CUDA: q must have evenly spaced rows of queries and heads, 16-byte aligned";
+  }
+  if (cache.stride[1] % 8 != 0 || cache.stride[0] % 8 != 0 || !aligned16(cache)) {
+    return "mla_decode on CUDA: cache rows must be 16-byte aligned";
+  }
+  if (!contiguous(args.out) || !contiguous(args.lse) || !contiguous(args.seq_lens) || !contiguous(args.tiles) ||
+      args.block_table.stride[1] != 1 || !aligned16(args.out) || !aligned16(args.tiles) || !aligned16(args.workspace)) {
+    return "mla_decode on CUDA: out, lse, seq_lens and tiles must be contiguous, the block table's rows too; out, tiles "
+           "and workspace 16-byte aligned";
+  }
+  return "";
+}
+
+struct Launch {
+  cudaLaunchConfig_t config = {};
+  cudaLaunchAttribute attributes[2];
+
+  Launch(dim3 grid, int threads, size_t smem, cudaStream_t stream) {
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = smem;
+    config.stream = stream;
+    config.attrs = attributes;
+    // The kernel may start while the one before it ends: it waits by itself before it reads anything.
+    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[0].val.programmaticStreamSerializationAllowed = 1;
+    config.numAttrs = 1;
+  }
+  void set_cluster(int blocks) {
+    attributes[1].id = cudaLaunchAttributeClusterDimension;
+    attributes[1].val.clusterDim.x = blocks;
+    attributes[1].val.clusterDim.y = 1;
+    attributes[1].val.clusterDim.z = 1;
+    config.numAttrs = 2;
+  }
+};
+
+template <int kCluster>
+cudaError_t launch_decode(const DecodeShape &shape, const DecodeMaps &maps, const DecodeParams &params,
+                          cudaStream_t stream) {
+  auto kernel = decode_kernel<kCluster>;
+  cudaError_t status =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(DecodeSmem));
+  if (status != cudaSuccess) return status;
+  Launch launch(dim3(shape.tiles, shape.parts), kDecodeThreads, sizeof(DecodeSmem), stream);
+  if (kCluster > 1) launch.set_cluster(kCluster);
+  return cudaLaunchKernelEx(&launch.config, kernel, maps, params);
+}
+
+cudaError_t launch_combine(const DecodeShape &shape, const DecodeParams &params, cudaStream_t stream) {
+  constexpr int kManySplits = 4;  // on average, from which a block works on one item
+  int items = shape.rows * kSlices;
+  if (shape.parts >= kManySplits * shape.batch) {
+    Launch launch(dim3(items, shape.parts), kCombineWarps * 32, 0, stream);
+    return cudaLaunchKernelEx(&launch.config, combine_kernel<kCombineWarps>, params);
+  }
+  Launch launch(dim3((items + kCombineWarps - 1) / kCombineWarps, shape.parts), kCombineWarps * 32, 0, stream);
+  return cudaLaunchKernelEx(&launch.config, combine_kernel<1>, params);
+}
+
+mla_status device_status(cudaError_t status, const char *what, std::string &error) {
+  if (status == cudaSuccess) return MLA_OK;
+  error = std::string(what) + ": " + cudaGetErrorString(status);
+  return MLA_DEVICE_ERROR;
+}
+
+}  // namespace
+
+DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
+  DecodeShape shape;
+  shape.batch = args.batch;
+  shape.s_q = args.s_q;
+  shape.heads = args.heads;
+  shape.rows = args.s_q * args.heads;
+  shape.tiles = (shape.rows + kTileRows - 1) / kTileRows;
+  shape.cluster = shape.tiles % 2 == 0 ? 2 : 1;
+  shape.parts = std::max(1, multiprocessors / shape.tiles);
+  shape.sequence_overhead = 1 + shape.rows / 32;
+  return shape;
+}
+
+int64_t workspace_floats(const DecodeShape &shape) {
+  int64_t rows = static_cast<int64_t>(2) * shape.parts * shape.rows;
+  return rows * kValueDim + rows;
+}
+
+mla_status plan(const mla_plan_args &args, const mla_tensor &seq_lens, mla_tensor &tiles, mla_tensor &splits,
+                int multiprocessors, cudaStream_t stream, std::string &error) {
+  if (args.flags != 0) {
+    error = "mla_plan on CUDA: the deterministic plan is not there yet; use flags 0";
+    return MLA_UNSUPPORTED;
+  }
+  if (args.batch > kMaxPlanBatch) {
+    error = "mla_plan on CUDA takes at most " + std::to_string(kMaxPlanBatch) + " sequences, not " +
+            std::to_string(args.batch);
+    return MLA_UNSUPPORTED;
+  }
+  if (!contiguous(seq_lens) || !contiguous(tiles) || !contiguous(splits) || !aligned16(tiles)) {
+    error = "mla_plan on CUDA: seq_lens, tiles and splits must be contiguous, tiles 16-byte aligned";
+    return MLA_UNSUPPORTED;
+  }
+  if (args.batch == 0) return MLA_OK;
+  cudaError_t status =
+      launch_plan(decode_shape(args, multiprocessors), static_cast<const int32_t *>(seq_lens.data),
+                  static_cast<int32_t *>(tiles.data), static_cast<int32_t *>(splits.data), stream);
+  return device_status(status, "mla_plan", error);
+}
+
+mla_status decode(const mla_decode_args &args, int multiprocessors, cudaStream_t stream, std::string &error) {
+  error = unsupported(args);
+  if (!error.empty()) return MLA_UNSUPPORTED;
+  const DecodeShape shape = decode_shape(args.plan, multiprocessors);
+  if (shape.batch == 0 || shape.rows == 0) return MLA_OK;
+
+  DecodeMaps maps;
+  const mla_tensor &q = args.q, &cache = args.cache;
+  auto encode_cache = [&](CUtensorMap &map, int tokens) {
+    return encode_map(map, cache.data, kBlockTokens, cache.stride[1], cache.shape[0], cache.stride[0],
+                      tokens / shape.cluster);
+  };
+  if (!encode_map(maps.queries, q.data, shape.rows, q.stride[2], shape.batch, q.stride[0], kStepTokens) ||
+      !encode_cache(maps.latent, kBlockTokens) || !encode_cache(maps.rope, kStepTokens)) {
+    error = "mla_decode: the driver did not make a tensor map of q or the cache; is it of CUDA 12 or later?";
+    return MLA_UNSUPPORTED;
+  }
+
+  DecodeParams params;
+  params.block_table = static_cast<const int32_t *>(args.block_table.data);
+  params.table_stride = args.block_table.stride[0];
+  params.seq_lens = static_cast<const int32_t *>(args.seq_lens.data);
+  params.parts = static_cast<const PlanPart *>(args.tiles.data);
+  params.out = static_cast<__nv_bfloat16 *>(args.out.data);
+  params.lse = static_cast<float *>(args.lse.data);
+  params.partial_out = static_cast<float *>(args.workspace.data);
+  params.partial_lse = params.partial_out + static_cast<int64_t>(2) * shape.parts * shape.rows * kValueDim;
+  params.s_q = shape.s_q;
+  params.heads = shape.heads;
+  params.rows = shape.rows;
+  params.scale_log2 = args.softmax_scale * 1.44269504088896341f;
+
+  cudaError_t status = shape.cluster == 2 ? launch_decode<2>(shape, maps, params, stream)
+                                          : launch_decode<1>(shape, maps, params, stream);
+  if (status == cudaSuccess) status = launch_combine(shape, params, stream);
+  return device_status(status, "mla_decode", error);
+}
+
+}  // namespace mla::cuda

@@ -1,0 +1,36 @@
+// mla_plan and mla_decode on Hopper: the entry points behind mla.h's. Arguments have been checked by api.cc; what is
+// checked here is what only this backend cannot do.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <string>
+
+#include "mla.h"
+
+namespace mla::cuda {
+
+constexpr int kMaxPlanBatch = 48 * 1024;  // sequences of one plan: an int each in shared memory
+
+// How a call is laid out on the device.
+struct DecodeShape {
+  int batch, s_q, heads;
+  int rows;               // query rows of a sequence: s_q * heads, query-major
+  int tiles;              // 64-row tiles of them, a thread block each
+  int cluster;            // thread blocks that share what they read from the cache: 1 or 2
+  int parts;              // workers; the grid is tiles x parts
+  int sequence_overhead;  // cost of starting a sequence, in blocks of 64 tokens
+};
+DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors);
+int64_t workspace_floats(const DecodeShape &shape);
+
+cudaError_t launch_plan(const DecodeShape &shape, const int32_t *seq_lens, int32_t *tiles, int32_t *splits,
+                        cudaStream_t stream);
+
+// Both return MLA_OK, MLA_UNSUPPORTED (nothing was done) or MLA_DEVICE_ERROR, with the reason in `error`.
+mla_status plan(const mla_plan_args &args, const mla_tensor &seq_lens, mla_tensor &tiles, mla_tensor &splits,
+                int multiprocessors, cudaStream_t stream, std::string &error);
+mla_status decode(const mla_decode_args &args, int multiprocessors, cudaStream_t stream, std::string &error);
+
+}  // namespace mla::cuda

@@ -1,0 +1,112 @@
+// Cuts the blocks of all sequences into parts of equal cost. A sequence costs its blocks and a fixed overhead for its
+// queries and outputs; the costs laid end to end are cut every `budget`. Every step is a prefix sum or a binary search.
+
+#include <cuda_runtime.h>
+
+#include "decode_plan.cuh"
+#include "decode.h"
+
+namespace mla::cuda {
+namespace {
+
+constexpr int kPlanThreads = 1024;
+
+struct PlanParams {
+  const int32_t *seq_lens;
+  PlanPart *parts;
+  int32_t *splits;
+  int batch, part_count, overhead;
+};
+
+__device__ int blocks_of(int length) { return (length + kBlockTokens - 1) / kBlockTokens; }
+
+// In place inclusive prefix sum of values[0, count) by the whole block; `totals` holds one int a warp.
+__device__ void prefix_sum(int *values, int count, int *totals) {
+  int carry = 0;
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  for (int base = 0; base < count; base += kPlanThreads) {
+    int i = base + static_cast<int>(threadIdx.x);
+    int sum = i < count ? values[i] : 0;
+    for (int step = 1; step < 32; step *= 2) {
+      int other = __shfl_up_sync(~0u, sum, step);
+      if (lane >= step) sum += other;
+    }
+    if (lane == 31) totals[warp] = sum;
+    __syncthreads();
+    int before = 0, all = 0;
+    for (int w = 0; w < kPlanThreads / 32; ++w) {
+      before += w < warp ? totals[w] : 0;
+      all += totals[w];
+    }
+    if (i < count) values[i] = carry + before + sum;
+    carry += all;
+    __syncthreads();
+  }
+}
+
+// The first i of [0, count) with ends[i] > position, or count.
+__device__ int first_beyond(const int *ends, int count, int position) {
+  int low = 0, high = count;
+  while (low < high) {
+    int middle = (low + high) / 2;
+    if (ends[middle] > position) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+__global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
+  extern __shared__ int ends[];  // end of each sequence on the cost axis
+  __shared__ int totals[kPlanThreads / 32];
+  for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) ends[b] = blocks_of(p.seq_lens[b]) + p.overhead;
+  __syncthreads();
+  prefix_sum(ends, p.batch, totals);
+  int budget = (ends[p.batch - 1] + p.part_count - 1) / p.part_count;
+
+  // A sequence's blocks are the last of its interval; an empty sequence stands at its interval's last place.
+  auto first_place = [&](int b) { return ends[b] - max(blocks_of(p.seq_lens[b]), 1); };
+  auto last_part = [&](int b) { return (ends[b] - 1) / budget; };
+
+  for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
+    int begin = part * budget, end = begin + budget;
+    PlanPart row = {};
+    row.first_seq = first_beyond(ends, p.batch, begin);
+    row.last_seq = min(first_beyond(ends, p.batch, end), p.batch - 1);
+    if (first_place(row.last_seq) >= end) --row.last_seq;
+    row.combine_seq = -1;
+    if (row.first_seq <= row.last_seq) {
+      row.first_len = p.seq_lens[row.first_seq];
+      row.first_block = max(0, begin - first_place(row.first_seq));
+      int last_blocks = blocks_of(p.seq_lens[row.last_seq]);
+      row.end_block = min(last_blocks, end - first_place(row.last_seq));
+      if (first_place(row.last_seq) >= begin && last_part(row.last_seq) > part) {
+        row.combine_seq = row.last_seq;
+        row.combine_splits = last_part(row.last_seq) - part + 1;
+      }
+    }
+    p.parts[part] = row;
+  }
+
+  for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) {
+    p.splits[b + 1] = last_part(b) - first_place(b) / budget + 1;
+  }
+  if (threadIdx.x == 0) p.splits[0] = 0;
+  __syncthreads();
+  prefix_sum(p.splits + 1, p.batch, totals);
+}
+
+}  // namespace
+
+cudaError_t launch_plan(const DecodeShape &shape, const int32_t *seq_lens, int32_t *tiles, int32_t *splits,
+                        cudaStream_t stream) {
+  size_t smem = sizeof(int) * shape.batch;
+  cudaError_t status = cudaFuncSetAttribute(plan_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                            kMaxPlanBatch * sizeof(int));
+  if (status != cudaSuccess) return status;
+  PlanParams params = {seq_lens, reinterpret_cast<PlanPart *>(tiles), splits, shape.batch, shape.parts,
+                       shape.sequence_overhead};
+  plan_kernel<<<1, kPlanThreads, smem, stream>>>(params);
+  return cudaGetLastError();
+}
+
+}  // namespace mla::cuda

@@ -1,0 +1,29 @@
+// The tile plan of a decode call: which blocks of which sequences each worker takes. See docs/kernels.md.
+#pragma once
+
+#include <cstdint>
+
+namespace mla::cuda {
+
+constexpr int kBlockTokens = 64;
+constexpr int kTileRows = 64;  // query rows (s_q x heads) of one thread block
+constexpr int kHeadDim = 576;  // latent and rope part of a key
+constexpr int kValueDim = 512;
+
+// One row of `tiles`: the work of one worker (the thread blocks that share a part), from (first_seq, first_block) to
+// (last_seq, end_block), in blocks of 64 tokens; first_seq > last_seq when there is none. A sequence that starts here
+// and goes on in the next parts is this part's to combine: combine_seq, or -1.
+struct alignas(16) PlanPart {
+  int32_t first_seq, first_block, last_seq, end_block;
+  int32_t combine_seq, combine_splits;
+  int32_t first_len;  // length of first_seq: saves the kernel's start one dependent load
+  int32_t reserved;
+};
+static_assert(sizeof(PlanPart) == 32, "a row of tiles is eight int32");
+
+// A part writes at most two partial results: of a sequence that came from the part before, and of one that goes on in
+// the next. Their places in the workspace:
+__host__ __device__ constexpr int continued_slot(int part) { return 2 * part; }
+__host__ __device__ constexpr int starting_slot(int part) { return 2 * part + 1; }
+
+}  // namespace mla::cuda

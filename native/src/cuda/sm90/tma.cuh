@@ -1,0 +1,47 @@
+// Bulk tensor copies (TMA) from global to shared memory.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+namespace mla::sm90 {
+
+__device__ __forceinline__ void prefetch_tensor_map(const CUtensorMap *map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+// Streamed data: first to leave L2.
+__device__ __forceinline__ uint64_t evict_first_policy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
+// Copies the box at (x, y, z) of the map to `target`; the bytes are counted on `barrier`.
+__device__ __forceinline__ void tma_load(uint32_t target, const CUtensorMap *map, uint32_t barrier, int x, int y, int z,
+                                         uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
+      " [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(target),
+      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "l"(policy)
+      : "memory");
+}
+
+// The same into every block of the cluster named in `blocks`, at the same offsets of target and barrier.
+__device__ __forceinline__ void tma_load_multicast(uint32_t target, const CUtensorMap *map, uint32_t barrier, int x,
+                                                   int y, int z, uint16_t blocks, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::cache_hint"
+      " [%0], [%1, {%3, %4, %5}], [%2], %6, %7;" ::"r"(target),
+      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "h"(blocks), "l"(policy)
+      : "memory");
+}
+
+// Brings the box into L2 only.
+__device__ __forceinline__ void tma_prefetch(const CUtensorMap *map, int x, int y, int z) {
+  asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global [%0, {%1, %2, %3}];" ::"l"(map), "r"(x), "r"(y), "r"(z)
+               : "memory");
+}
+
+}  // namespace mla::sm90

@@ -1,0 +1,60 @@
+// Inputs, an independent reference and the comparison for mla_decode on the device.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "decode.h"
+
+namespace mla::test {
+
+// Ends the program with the place and the reason when a CUDA call has failed.
+void check_cuda(cudaError_t status, const char *expression, const char *file, int line);
+#define CHECK_CUDA(expression) ::mla::test::check_cuda((expression), #expression, __FILE__, __LINE__)
+
+struct DecodeCase {
+  int batch, s_q, heads;
+  std::vector<int> lengths;
+};
+
+// Lengths as the baseline draws them: max(normal(mean, mean / 2), s_q), Python's random module after seed(0).
+std::vector<int> baseline_lengths(int batch, int s_q, int mean);
+
+struct Difference {
+  int64_t bad_out, bad_lse;       // elements outside of both tolerances, NaN and a wrong infinity among them
+  double worst_out, worst_lse;    // largest absolute differences
+  double cosine;                  // 1 - 2 <a, b> / (|a|^2 + |b|^2)
+};
+
+// The device memory of one call. Queries and used keys are random; every unused key is NaN; block table entries past a
+// sequence's last block are wild; around and in the outputs lie sentinels.
+class DecodeCall {
+ public:
+  DecodeCall(const DecodeCase &shape, uint64_t seed);
+  ~DecodeCall();
+  DecodeCall(const DecodeCall &) = delete;
+  DecodeCall &operator=(const DecodeCall &) = delete;
+
+  void plan(cudaStream_t stream);
+  void decode(cudaStream_t stream);
+  void poison_outputs();
+  Difference compare_with_reference();
+  bool sentinels_intact();
+
+ private:
+  template <typename T>
+  T *allocate(int64_t count);
+  void fill_cache(uint64_t seed);
+
+  DecodeCase case_;
+  int64_t rows_, out_count_, lse_count_;
+  int max_blocks_ = 0, cache_blocks_ = 0;
+  mla_decode_args args_ = {};
+  std::vector<void *> owned_;
+  uint16_t *guarded_out_ = nullptr;
+  float *guarded_lse_ = nullptr;
+};
+
+}  // namespace mla::test

@@ -1,0 +1,239 @@
+// Tests and times mla_plan and mla_decode on a Hopper GPU.
+//
+//   decode_test check [cases [seed]]          random cases against the reference; exit status 1 if one is wrong
+//   decode_test small                         a few small cases, for compute-sanitizer
+//   decode_test bench [matmul TFLOP/s [row]]  the baseline's 42 rows; the ceiling of a BF16 product, measured elsewhere
+//                                             in the same session, enters the floor
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+
+#include "decode_cases.h"
+
+namespace mla::test {
+namespace {
+
+constexpr double kCosineTolerance = 5e-6;
+
+bool run_case(const DecodeCase &shape, uint64_t seed, int repeats) {
+  DecodeCall call(shape, seed);
+  call.plan(nullptr);
+  for (int i = 0; i < repeats; ++i) call.decode(nullptr);
+  CHECK_CUDA(cudaDeviceSynchronize());
+  Difference d = call.compare_with_reference();
+  bool intact = call.sentinels_intact();
+  // NaN is on neither side of a comparison: ask for what must hold.
+  bool right = d.bad_out == 0 && d.bad_lse == 0 && d.cosine < kCosineTolerance && intact;
+  if (!right) {
+    std::printf("WRONG batch %d s_q %d heads %d seed %llu: out %lld outside (worst %.3g, cosine %.3g), lse %lld "
+                "(worst %.3g), sentinels %s; lengths",
+                shape.batch, shape.s_q, shape.heads, static_cast<unsigned long long>(seed),
+                static_cast<long long>(d.bad_out), d.worst_out, d.cosine, static_cast<long long>(d.bad_lse), d.worst_lse,
+                intact ? "intact" : "OVERWRITTEN");
+    for (int i = 0; i < std::min(shape.batch, 12); ++i) std::printf(" %d", shape.lengths[i]);
+    std::printf("\n");
+  }
+  return right;
+}
+
+DecodeCase random_case(std::mt19937_64 &random) {
+  const int heads[] = {128, 64, 40, 32, 20, 16, 5, 1};
+  const int edges[] = {0, 1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 191, 192, 193, 255, 257, 511, 512, 513};
+  const int long_lengths[] = {1024, 2047, 4096, 8191, 16385, 32768};
+  auto pick = [&](int count) { return static_cast<int>(random() % count); };
+  DecodeCase shape;
+  shape.heads = heads[pick(8)];
+  shape.s_q = 1 + pick(4) * pick(2) + pick(20) / 19 * 4;
+  const int kind = pick(10);
+  shape.batch = kind == 0 ? 1 : kind < 8 ? 1 + pick(12) : 1 + pick(300);
+  for (int b = 0; b < shape.batch; ++b) {
+    int choice = pick(8);
+    int length = choice < 5 ? edges[pick(20)] : pick(shape.batch > 12 ? 400 : 3000);
+    if (b == 0 && shape.batch <= 12 && pick(6) == 0) length = long_lengths[pick(6)];
+    shape.lengths.push_back(length);
+  }
+  return shape;
+}
+
+int check(int cases, uint64_t seed) {
+  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+  std::mt19937_64 random(seed);
+  int wrong = 0;
+  for (int i = 0; i < cases && wrong < 20; ++i) wrong += !run_case(random_case(random), seed + i, 1 + i % 2);
+  std::printf("check: %d cases, %d wrong\n", cases, wrong);
+  return wrong > 0 || cases == 0;
+}
+
+int small() {
+  const DecodeCase cases[] = {
+      {1, 1, 16, {70}}, {2, 1, 128, {130, 0}}, {2, 2, 128, {65, 200}}, {3, 4, 5, {3, 1, 64}}, {1, 1, 64, {700}}};
+  int wrong = 0;
+  for (const DecodeCase &shape : cases) wrong += !run_case(shape, 7, 2);
+  std::printf("small: %d wrong\n", wrong);
+  return wrong > 0;
+}
+
+struct BaselineRow {
+  int batch, s_q, mean, heads;
+  double microseconds;  // FlashMLA's dense decode on one H100 80GB HBM3
+};
+const BaselineRow kBaseline[] = {
+    {128, 1, 4096, 128, 281.87},
+    {128, 1, 8192, 128, 528.56},
+    {64, 1, 16384, 128, 515.35},
+    {32, 1, 32768, 128, 490.09},
+    {128, 2, 4096, 128, 442.81},
+    {128, 2, 8192, 128, 942.44},
+    {64, 2, 16384, 128, 895.3},
+    {32, 2, 32768, 128, 891.93},
+    {128, 1, 4096, 64, 250.71},
+    {128, 1, 8192, 64, 464.72},
+    {64, 1, 16384, 64, 443.52},
+    {32, 1, 32768, 64, 436.26},
+    {128, 1, 4096, 32, 234.66},
+    {128, 1, 8192, 32, 444.43},
+    {64, 1, 16384, 32, 417.89},
+    {32, 1, 32768, 32, 406.55},
+    {128, 1, 4096, 16, 217.73},
+    {128, 1, 8192, 16, 419.03},
+    {64, 1, 16384, 16, 407.66},
+    {32, 1, 32768, 16, 401.16},
+    {128, 2, 4096, 16, 233.15},
+    {128, 2, 8192, 16, 443.92},
+    {64, 2, 16384, 16, 416.42},
+    {32, 2, 32768, 16, 407.55},
+    {1, 1, 1024, 128, 13.97},
+    {1, 1, 32768, 128, 39.89},
+    {8, 1, 1024, 128, 19.83},
+    {8, 1, 8192, 128, 48.16},
+    {32, 1, 1024, 128, 36.17},
+    {64, 1, 512, 128, 38.52},
+    {256, 1, 512, 128, 114.17},
+    {256, 1, 1024, 128, 180.14},
+    {512, 1, 256, 128, 146.42},
+    {1, 1, 1024, 16, 10.91},
+    {1, 1, 32768, 16, 43.07},
+    {8, 1, 1024, 16, 14.08},
+    {8, 1, 8192, 16, 37.68},
+    {32, 1, 1024, 16, 21.45},
+    {64, 1, 512, 16, 23.66},
+    {256, 1, 512, 16, 69.38},
+    {256, 1, 1024, 16, 121.26},
+    {512, 1, 256, 16, 79.02},
+};
+
+__global__ void read_kernel(const uint4 *data, int64_t count, uint32_t *sink) {
+  uint32_t sum = 0;
+  int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
+  for (; i + 7 * stride < count; i += 8 * stride) {
+    uint4 v[8];
+#pragma unroll
+    for (int k = 0; k < 8; ++k) v[k] = __ldcs(data + i + k * stride);
+#pragma unroll
+    for (int k = 0; k < 8; ++k) sum += v[k].x ^ v[k].y ^ v[k].z ^ v[k].w;
+  }
+  if (sum == 0x12345678) *sink = sum;
+}
+
+// Median time of a replay in microseconds.
+template <typename Work>
+double median_graph_time(cudaStream_t stream, int replays, Work work) {
+  cudaGraph_t graph;
+  cudaGraphExec_t executable;
+  CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  work();
+  CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
+  CHECK_CUDA(cudaGraphInstantiate(&executable, graph, 0));
+  cudaEvent_t begin, end;
+  CHECK_CUDA(cudaEventCreate(&begin));
+  CHECK_CUDA(cudaEventCreate(&end));
+  std::vector<float> times;
+  for (int i = 0; i < replays + 3; ++i) {
+    CHECK_CUDA(cudaEventRecord(begin, stream));
+    CHECK_CUDA(cudaGraphLaunch(executable, stream));
+    CHECK_CUDA(cudaEventRecord(end, stream));
+    CHECK_CUDA(cudaEventSynchronize(end));
+    float milliseconds;
+    CHECK_CUDA(cudaEventElapsedTime(&milliseconds, begin, end));
+    if (i >= 3) times.push_back(milliseconds);
+  }
+  CHECK_CUDA(cudaEventDestroy(begin));
+  CHECK_CUDA(cudaEventDestroy(end));
+  CHECK_CUDA(cudaGraphExecDestroy(executable));
+  CHECK_CUDA(cudaGraphDestroy(graph));
+  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
+  return times[times.size() / 2] * 1e3;
+}
+
+double read_ceiling(cudaStream_t stream) {
+  const int64_t bytes = int64_t{2} << 30;
+  uint4 *data;
+  CHECK_CUDA(cudaMalloc(&data, bytes));
+  CHECK_CUDA(cudaMemset(data, 0x5A, bytes));
+  double best = 0;
+  for (int blocks : {132 * 4, 132 * 8, 132 * 16}) {
+    double us = median_graph_time(stream, 10, [&] {
+      read_kernel<<<blocks, 256, 0, stream>>>(data, bytes / 16, reinterpret_cast<uint32_t *>(data));
+    });
+    best = std::max(best, bytes / us / 1e3);
+  }
+  CHECK_CUDA(cudaFree(data));
+  return best;
+}
+
+int bench(double matmul_tflops, int only_row) {
+  constexpr int kCalls = 10;
+  cudaStream_t stream;
+  CHECK_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  double read_gbps = read_ceiling(stream);
+  std::printf("ceilings: read %.0f GB/s (measured), BF16 product %.0f TFLOP/s (given)\n", read_gbps, matmul_tflops);
+  std::printf("%5s %3s %6s %5s %9s %8s %7s %6s %9s %6s\n", "batch", "s_q", "mean", "heads", "us", "TFLOP/s", "GB/s",
+              "floor", "FlashMLA", "ratio");
+  double log_ratio = 0;
+  int rows = 0, slower = 0;
+  for (int r = 0; r < static_cast<int>(std::size(kBaseline)); ++r) {
+    if (only_row >= 0 && r != only_row) continue;
+    const BaselineRow &row = kBaseline[r];
+    DecodeCase shape = {row.batch, row.s_q, row.heads, baseline_lengths(row.batch, row.s_q, row.mean)};
+    double tokens = 0;
+    for (int length : shape.lengths) tokens += length;
+    DecodeCall call(shape, 11);
+    call.plan(stream);
+    double us = median_graph_time(stream, 20, [&] {
+      for (int i = 0; i < kCalls; ++i) call.decode(stream);
+    }) / kCalls;
+    double flops = 2.0 * row.heads * row.s_q * tokens * (576 + 512);
+    double bytes = 2.0 * (static_cast<double>(row.batch) * row.s_q * row.heads * (576 + 512) + tokens * 576);
+    double floor_us = std::max(bytes / read_gbps / 1e3, flops / matmul_tflops / 1e6);
+    double ratio = row.microseconds / us;
+    log_ratio += std::log(ratio);
+    slower += ratio < 1.0;
+    ++rows;
+    std::printf("%5d %3d %6d %5d %9.2f %8.1f %7.0f %6.2f %9.2f %6.3f\n", row.batch, row.s_q, row.mean, row.heads, us,
+                flops / us / 1e6, bytes / us / 1e3, floor_us / us, row.microseconds, ratio);
+    std::fflush(stdout);
+  }
+  std::printf("bench: %d rows, geometric mean of the ratio %.3f, %d rows slower\n", rows, std::exp(log_ratio / rows),
+              slower);
+  CHECK_CUDA(cudaStreamDestroy(stream));
+  return 0;
+}
+
+}  // namespace
+}  // namespace mla::test
+
+int main(int argc, char **argv) {
+  auto number = [&](int index, double otherwise) { return argc > index ? std::atof(argv[index]) : otherwise; };
+  const std::string mode = argc > 1 ? argv[1] : "";
+  if (mode == "check") return mla::test::check(static_cast<int>(number(2, 1000)), static_cast<uint64_t>(number(3, 1)));
+  if (mode == "small") return mla::test::small();
+  if (mode == "bench") return mla::test::bench(number(2, 780), static_cast<int>(number(3, -1)));
+  std::fprintf(stderr, "usage: decode_test check [cases [seed]] | small | bench [matmul TFLOP/s [row]]\n");
+  return 2;
+}
