@@ -114,12 +114,12 @@ cudaError_t launch_decode(const DecodeShape &shape, const DecodeMaps &maps, cons
 
 cudaError_t launch_combine(const DecodeShape &shape, const DecodeParams &params, cudaStream_t stream) {
   constexpr int kManySplits = 4;  // on average, from which a block works on one item
-  int items = shape.rows * kSlices;
+  const int items = shape.rows * kSlices, jobs = std::min(shape.batch, shape.parts);
   if (shape.parts >= kManySplits * shape.batch) {
-    Launch launch(dim3(items, shape.parts), kCombineWarps * 32, 0, stream);
+    Launch launch(dim3(items, jobs), kCombineWarps * 32, 0, stream);
     return cudaLaunchKernelEx(&launch.config, combine_kernel<kCombineWarps>, params);
   }
-  Launch launch(dim3((items + kCombineWarps - 1) / kCombineWarps, shape.parts), kCombineWarps * 32, 0, stream);
+  Launch launch(dim3((items + kCombineWarps - 1) / kCombineWarps, jobs), kCombineWarps * 32, 0, stream);
   return cudaLaunchKernelEx(&launch.config, combine_kernel<1>, params);
 }
 
@@ -179,12 +179,9 @@ mla_status decode(const mla_decode_args &args, int multiprocessors, cudaStream_t
 
   DecodeMaps maps;
   const mla_tensor &q = args.q, &cache = args.cache;
-  auto encode_cache = [&](CUtensorMap &map, int tokens) {
-    return encode_map(map, cache.data, kBlockTokens, cache.stride[1], cache.shape[0], cache.stride[0],
-                      tokens / shape.cluster);
-  };
   if (!encode_map(maps.queries, q.data, shape.rows, q.stride[2], shape.batch, q.stride[0], kStepTokens) ||
-      !encode_cache(maps.latent, kBlockTokens) || !encode_cache(maps.rope, kStepTokens)) {
+      !encode_map(maps.cache, cache.data, kBlockTokens, cache.stride[1], cache.shape[0], cache.stride[0],
+                  kStepTokens / shape.cluster)) {
     error = "mla_decode: the driver did not make a tensor map of q or the cache; is it of CUDA 12 or later?";
     return MLA_UNSUPPORTED;
   }

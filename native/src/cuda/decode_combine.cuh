@@ -13,7 +13,7 @@ __device__ __forceinline__ float4 weighted_sum(float4 sum, float weight, float4 
   return make_float4(sum.x + weight * v.x, sum.y + weight * v.y, sum.z + weight * v.z, sum.w + weight * v.w);
 }
 
-// Grid: (items, parts), an item being a slice of a query row. kWarps warps share the splits of an item: 1 where a
+// Grid: (items, sequences that may have been cut), an item being a slice of a query row. kWarps warps share the splits of an item: 1 where a
 // sequence has few splits, all of the block's where it has many.
 template <int kWarps>
 __global__ void __launch_bounds__(kCombineWarps * 32) combine_kernel(const __grid_constant__ DecodeParams p) {
@@ -21,11 +21,11 @@ __global__ void __launch_bounds__(kCombineWarps * 32) combine_kernel(const __gri
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int item = blockIdx.x * (kCombineWarps / kWarps) + warp / kWarps;
   const int row = item / kSlices, column = item % kSlices * kSliceColumns + lane * 4;
-  const int part = blockIdx.y;
   sm90::wait_for_previous_kernel();
   sm90::launch_dependents();
 
-  const int seq = p.parts[part].combine_seq, splits = p.parts[part].combine_splits;
+  const PlanPart &job = p.parts[blockIdx.y];
+  const int seq = job.combine_seq, splits = job.combine_splits, part = job.combine_part;
   if (seq < 0 || row >= p.rows) return;  // with kWarps > 1 a block has one item: all of it returns
   auto place = [&](int split) {
     int slot = split == 0 ? starting_slot(part) : continued_slot(part + split);

@@ -3,7 +3,7 @@
 // A thread block owns 64 query rows and walks the KV blocks of its part of the plan. Four warpgroups, by role:
 //   score   holds the queries, most of them in registers; S = Q K^T in steps of 32 keys, the softmax, writes P
 //   value   two of them, each accumulates 64 x 256 of O += P V
-//   copy    two warps feed the rings by TMA; the queries of each sequence travel in them as well
+//   copy    one warp feeds a ring of five 36 KB stages by TMA; the queries of each sequence travel in it as well
 #pragma once
 
 #include <cuda_bf16.h>
@@ -28,45 +28,42 @@ struct DecodeParams {
   float scale_log2;  // softmax scale x log2(e)
 };
 
-// Boxes of 64 values: queries [batch, rows, 576] by 32 rows; the cache [blocks, 64, 576] by a block's tokens (latent)
-// and by a step's (rope), each divided by the cluster's size.
+// Boxes of 64 values x 32 rows of the queries [batch, rows, 576] and of the cache [blocks, 64, 576]; of the latter each
+// block of a cluster loads its share of the rows for all.
 struct DecodeMaps {
-  CUtensorMap queries, latent, rope;
+  CUtensorMap queries, cache;
 };
 
-constexpr int kStages = 3;
-constexpr int kChunkBytes = 64 * 128;   // a column of 64 values: 64 rows x 128 bytes, swizzled
-constexpr int kStageChunks = 8;         // a stage holds the latent part of a block, which is K and V
-constexpr int kGroups = 2;              // barriers of a stage: a group of four chunks is what one value warpgroup reads
-constexpr int kGroupBytes = kStageChunks / kGroups * kChunkBytes;
 constexpr int kStepTokens = 32;
 constexpr int kStepsPerBlock = kBlockTokens / kStepTokens;
-constexpr int kRopeSlots = kStepsPerBlock;  // the rope part is K only: a ring of its own, a slot for each step
-constexpr int kRopeBytes = kStepTokens * 128;
+constexpr int kStages = 5;
+constexpr int kChunks = kHeadDim / 64;  // a stage: nine columns of 64 values, each 32 rows x 128 bytes, swizzled
+constexpr int kChunkBytes = kStepTokens * 128;
+constexpr int kStageBytes = kChunks * kChunkBytes;
+constexpr int kSlots = 2;  // of P
 // Of the queries' 36 slices of 16 values, as many are held in registers as ptxas lets a role of 168 have (it wants 26
 // beside the operands of wgmma); one more makes seven chunks, the last two chunks lie in shared memory as they come.
 constexpr int kRegisterSlices = 27;
 constexpr int kRegisterChunks = 7;
+constexpr int kQueryChunkBytes = kTileRows * 128;
 constexpr int kValueWarps = 8;
 constexpr int kScoreWarps = 4;
-constexpr int kValueColumns = 256;      // of O, for each of the two value warpgroups
+constexpr int kValueColumns = 256;  // of O, for each of the two value warpgroups
 constexpr int kDecodeThreads = 512;
-static_assert(kTileRows == kBlockTokens, "queries travel in the rings as if they were a block");
-static_assert((kStageChunks + 1) * 64 == kHeadDim && 2 * kValueColumns == kValueDim, "latent and rope");
+static_assert(kTileRows == 2 * kStepTokens, "the queries of a tile travel as two steps' keys do");
+static_assert(2 * kValueColumns == kValueDim, "two value warpgroups");
 
 struct DecodeSmem {
-  uint8_t stages[kStages][kStageChunks * kChunkBytes];
-  uint8_t queries[2][kChunkBytes];         // the last chunk of the latent part, and the rope part
-  uint8_t probabilities[kTileRows * 128];  // P: 64 rows x 64 keys, BF16, swizzled; a half a step
-  uint8_t rope[kRopeSlots][kRopeBytes];
+  uint8_t stages[kStages][kStageBytes];
+  uint8_t queries[2][kQueryChunkBytes];    // the last chunk of the latent part, and the rope part
+  uint8_t probabilities[kTileRows * 128];  // P: 64 rows x 2 slots of 32 keys, BF16, swizzled
   uint8_t query_slice[kTileRows * 32];     // slice 27: eight rows x 16 bytes contiguous, then the next 16 bytes of them
-  float rescale[kStepsPerBlock][kTileRows];
-  int must_rescale[kStepsPerBlock][kScoreWarps];  // for the 16 rows of each warp
+  float rescale[kSlots][kTileRows];
+  int must_rescale[kSlots][kScoreWarps];  // for the 16 rows of each warp
   float inverse_sum[kTileRows];
   PlanPart part;
-  uint64_t full[kStages][kGroups], empty[kStages];
-  uint64_t rope_full[kRopeSlots], rope_empty[kRopeSlots];
-  uint64_t p_full[kStepsPerBlock], p_empty[kStepsPerBlock];
+  uint64_t full[kStages], empty[kStages];
+  uint64_t p_full[kSlots], p_empty[kSlots];
   uint64_t sum_full, sum_empty;
 };
 static_assert(sizeof(DecodeSmem) <= 227 * 1024, "shared memory of a block");
@@ -87,6 +84,11 @@ struct RingPosition {
 // One sequence's share of a part.
 struct Share {
   int seq, length, blocks, first_block, end_block;
+  __device__ bool empty() const { return first_block >= end_block; }
+  __device__ int first_step() const { return first_block * kStepsPerBlock; }
+  __device__ int end_step() const {
+    return min(end_block * kStepsPerBlock, (length + kStepTokens - 1) / kStepTokens);
+  }
   __device__ bool whole() const { return first_block == 0 && end_block == blocks; }
   __device__ int slot() const { return first_block > 0 ? continued_slot(blockIdx.y) : starting_slot(blockIdx.y); }
 };
@@ -127,110 +129,64 @@ class ShareWalk {
 // Tells every block of the cluster that this warp is done with a place of a ring: each block feeds the rings of all.
 template <int kCluster>
 __device__ __forceinline__ void release(const uint64_t &empty, uint32_t arrivals) {
+  if constexpr (kCluster == 1) {
+    sm90::barrier_arrive(sm90::smem_address(&empty), arrivals);
+  } else {
 #pragma unroll
-  for (uint32_t rank = 0; rank < kCluster; ++rank) {
-    sm90::barrier_arrive_remote(sm90::smem_address(&empty), rank, arrivals);
+    for (uint32_t rank = 0; rank < kCluster; ++rank) {
+      sm90::barrier_arrive_remote(sm90::smem_address(&empty), rank, arrivals);
+    }
   }
 }
 
 // ---- copy -------------------------------------------------------------------------------------------------------------
 
-// Feeds one of the two rings: for each sequence the queries, then its blocks. A whole warp, so that it can hold 32 block
-// table entries; `queries(seq)` and `keys(cache_block)` are called by lane 0 and fill the next place or places.
-template <typename Queries, typename Keys>
-__device__ __forceinline__ void feed_ring(const DecodeSmem &smem, const DecodeParams &p, Queries queries, Keys keys) {
-  const int lane = threadIdx.x % 32;
-  for (ShareWalk walk(smem.part, p.seq_lens); !walk.done();) {
-    Share share = walk.take();
-    if (share.first_block >= share.end_block) continue;
-    if (lane == 0) queries(share.seq);
-    const int32_t *table = p.block_table + share.seq * p.table_stride;
-    for (int base = share.first_block; base < share.end_block; base += 32) {
-      int count = min(32, share.end_block - base);
-      int entry = lane < count ? __ldg(table + base + lane) : 0;
-      for (int i = 0; i < count; ++i) {
-        int cache_block = __shfl_sync(~0u, entry, i);
-        if (lane == 0) keys(cache_block);
-      }
-    }
-  }
-}
-
-// The latent part of queries and keys. The blocks of a cluster each load their share of a block's tokens for all.
+// Feeds the ring: for each sequence the queries as two stages, then its keys. A whole warp, so that it can hold 32 block
+// table entries; lane 0 issues the copies.
 template <int kCluster>
-__device__ __forceinline__ void copy_latent_role(DecodeSmem &smem, const DecodeMaps &maps, const DecodeParams &p,
-                                                 int tile) {
-  constexpr int kBoxTokens = kBlockTokens / kCluster;
-  constexpr int kChunksPerGroup = kStageChunks / kGroups;
+__device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &maps, const DecodeParams &p, int tile) {
+  constexpr int kBoxTokens = kStepTokens / kCluster;
+  const int lane = threadIdx.x % 32;
   const uint32_t rank = kCluster > 1 ? sm90::cluster_rank() : 0;
   const uint64_t policy = sm90::evict_first_policy();
   RingPosition<kStages> ring;
+
   auto fill = [&](auto load_chunk) {
     sm90::barrier_wait(sm90::smem_address(&smem.empty[ring.place]), ring.parity ^ 1);
-    for (int c = 0; c < kStageChunks; ++c) {
-      uint32_t barrier = sm90::smem_address(&smem.full[ring.place][c / kChunksPerGroup]);
-      if (c % kChunksPerGroup == 0) sm90::barrier_expect_bytes(barrier, kGroupBytes);
-      load_chunk(sm90::smem_address(smem.stages[ring.place]) + c * kChunkBytes, barrier, c * 64);
-    }
+    const uint32_t barrier = sm90::smem_address(&smem.full[ring.place]);
+    const uint32_t stage = sm90::smem_address(smem.stages[ring.place]);
+    sm90::barrier_expect_bytes(barrier, kStageBytes);
+    for (int c = 0; c < kChunks; ++c) load_chunk(stage + c * kChunkBytes, barrier, c * 64);
     ring.next();
   };
-  feed_ring(
-      smem, p,
-      [&](int seq) {
+  for (ShareWalk walk(smem.part, p.seq_lens); !walk.done();) {
+    const Share share = walk.take();
+    if (share.empty()) continue;
+    if (lane == 0) {
+      for (int half = 0; half < kTileRows / kStepTokens; ++half) {
         fill([&](uint32_t target, uint32_t barrier, int x) {
-          for (int half = 0; half < 2; ++half) {
-            sm90::tma_load(target + half * kRopeBytes, &maps.queries, barrier, x, tile * kTileRows + half * kStepTokens,
-                           seq, policy);
-          }
+          sm90::tma_load(target, &maps.queries, barrier, x, tile * kTileRows + half * kStepTokens, share.seq, policy);
         });
-      },
-      [&](int cache_block) {
-        fill([&](uint32_t target, uint32_t barrier, int x) {
-          if (kCluster == 1) {
-            sm90::tma_load(target, &maps.latent, barrier, x, 0, cache_block, policy);
-          } else {
-            sm90::tma_load_multicast(target + rank * kBoxTokens * 128, &maps.latent, barrier, x, rank * kBoxTokens,
-                                     cache_block, (1 << kCluster) - 1, policy);
-          }
-        });
-        sm90::tma_prefetch(&maps.latent, kValueDim, rank * kBoxTokens, cache_block);  // the rope part, needed later
-      });
-}
-
-// The rope part, 32 rows at a time.
-template <int kCluster>
-__device__ __forceinline__ void copy_rope_role(DecodeSmem &smem, const DecodeMaps &maps, const DecodeParams &p,
-                                               int tile) {
-  constexpr int kBoxTokens = kStepTokens / kCluster;
-  const uint32_t rank = kCluster > 1 ? sm90::cluster_rank() : 0;
-  const uint64_t policy = sm90::evict_first_policy();
-  uint32_t parity = 1;
-  auto fill = [&](auto load_half) {
-    for (int half = 0; half < kStepsPerBlock; ++half) {
-      sm90::barrier_wait(sm90::smem_address(&smem.rope_empty[half]), parity);
-      uint32_t barrier = sm90::smem_address(&smem.rope_full[half]);
-      sm90::barrier_expect_bytes(barrier, kRopeBytes);
-      load_half(sm90::smem_address(smem.rope[half]), barrier, half * kStepTokens);
+      }
     }
-    parity ^= 1;
-  };
-  feed_ring(
-      smem, p,
-      [&](int seq) {
-        fill([&](uint32_t target, uint32_t barrier, int row) {
-          sm90::tma_load(target, &maps.queries, barrier, kValueDim, tile * kTileRows + row, seq, policy);
-        });
-      },
-      [&](int cache_block) {
-        fill([&](uint32_t target, uint32_t barrier, int row) {
-          if (kCluster == 1) {
-            sm90::tma_load(target, &maps.rope, barrier, kValueDim, row, cache_block, policy);
-          } else {
-            sm90::tma_load_multicast(target + rank * kBoxTokens * 128, &maps.rope, barrier, kValueDim,
-                                     row + rank * kBoxTokens, cache_block, (1 << kCluster) - 1, policy);
-          }
-        });
+    const int32_t *table = p.block_table + share.seq * p.table_stride;
+    int entry = 0;
+    for (int step = share.first_step(); step < share.end_step(); ++step) {
+      const int block = step / kStepsPerBlock, at = (block - share.first_block) % 32;
+      if (at == 0) entry = block + lane < share.end_block ? __ldg(table + block + lane) : 0;
+      const int cache_block = __shfl_sync(~0u, entry, at);
+      if (lane != 0) continue;
+      const int row = step % kStepsPerBlock * kStepTokens + rank * kBoxTokens;
+      fill([&](uint32_t target, uint32_t barrier, int x) {
+        if (kCluster == 1) {
+          sm90::tma_load(target, &maps.cache, barrier, x, row, cache_block, policy);
+        } else {
+          sm90::tma_load_multicast(target + rank * kBoxTokens * 128, &maps.cache, barrier, x, row, cache_block,
+                                   (1 << kCluster) - 1, policy);
+        }
       });
+    }
+  }
 }
 
 // ---- score ------------------------------------------------------------------------------------------------------------
@@ -242,8 +198,8 @@ struct RowState {
 
 // P from S for one step, the running maximum and sum. The maximum only moves when it has grown by a factor of 2^8: what
 // is accumulated is exact relative to any maximum, so O is hardly ever rescaled (P stays within BF16's exponents).
-__device__ __forceinline__ void softmax_step(DecodeSmem &smem, float (&s)[16], int half, int first_key, int length,
-                                             const DecodeParams &p, int tile, RowState &rows, uint32_t p_parity) {
+__device__ __forceinline__ void softmax_step(DecodeSmem &smem, float (&s)[16], int first_key, int length,
+                                             const DecodeParams &p, int tile, RowState &rows, RingPosition<kSlots> &slots) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   if (first_key + kStepTokens > length - (p.s_q - 1)) {  // some row does not see all of the keys
     int seen[2];
@@ -285,52 +241,48 @@ __device__ __forceinline__ void softmax_step(DecodeSmem &smem, float (&s)[16], i
     rows.sum[r] += s[i];
   }
 
-  sm90::barrier_wait(sm90::smem_address(&smem.p_empty[half]), p_parity ^ 1);
+  const int slot = slots.place;
+  sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slot]), slots.parity ^ 1);
   const int row = warp * 16 + lane % 16;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    int piece = half * 4 + i * 2 + lane / 16;
+    int piece = slot * 4 + i * 2 + lane / 16;
     uint32_t target = sm90::smem_address(smem.probabilities) + row * 128 + ((piece ^ (row % 8)) << 4);
     const float *v = s + 8 * i;
     sm90::store_matrices(target, sm90::pack_bf16(v[0], v[1]), sm90::pack_bf16(v[2], v[3]), sm90::pack_bf16(v[4], v[5]),
                          sm90::pack_bf16(v[6], v[7]));
   }
   if (moved && lane % 4 == 0) {
-    smem.rescale[half][warp * 16 + lane / 4] = rescale[0];
-    smem.rescale[half][warp * 16 + lane / 4 + 8] = rescale[1];
+    smem.rescale[slot][warp * 16 + lane / 4] = rescale[0];
+    smem.rescale[slot][warp * 16 + lane / 4 + 8] = rescale[1];
   }
-  if (lane == 0) smem.must_rescale[half][warp] = moved;
+  if (lane == 0) smem.must_rescale[slot][warp] = moved;
   sm90::fence_async_proxy();
   __syncwarp();
-  if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.p_full[half]));
+  if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.p_full[slot]));
+  slots.next();
 }
 
 using Queries = uint32_t[kRegisterSlices][4];
 
-// Starts S = Q K^T for one step; for the first of a block as its chunks arrive. The rope part comes last: it arrives last.
-__device__ __forceinline__ void start_scores(DecodeSmem &smem, float (&s)[16], const Queries &q,
-                                             const RingPosition<kStages> &ring, uint32_t rope_parity, int half) {
-  const uint64_t keys =
-      sm90::swizzled_descriptor(sm90::smem_address(smem.stages[ring.place]) + half * kStepTokens * 128, 0);
-  const uint64_t rope_keys = sm90::swizzled_descriptor(sm90::smem_address(smem.rope[half]), 0);
+// Starts S = Q K^T for the keys of a stage, which must be full.
+__device__ __forceinline__ void start_scores(DecodeSmem &smem, float (&s)[16], const Queries &q, int stage) {
+  const uint64_t keys = sm90::swizzled_descriptor(sm90::smem_address(smem.stages[stage]), 0);
   const uint64_t queries = sm90::swizzled_descriptor(sm90::smem_address(smem.queries[0]), 0);
+  const uint64_t slice = sm90::plain_descriptor(sm90::smem_address(smem.query_slice), 128, 256);
   sm90::hold(s);
+  sm90::wgmma_fence();
 #pragma unroll
-  for (int c = 0; c <= kStageChunks; ++c) {
-    if (half == 0 && c < kStageChunks && c % (kStageChunks / kGroups) == 0) {
-      sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place][c / (kStageChunks / kGroups)]), ring.parity);
-    }
-    if (c == kStageChunks) sm90::barrier_wait(sm90::smem_address(&smem.rope_full[half]), rope_parity);
-    if (c % (kStageChunks / kGroups) == 0) sm90::wgmma_fence();
+  for (int c = 0; c < kChunks; ++c) {
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      uint64_t b = c < kStageChunks ? sm90::advance(keys, c * kChunkBytes + k * 32) : sm90::advance(rope_keys, k * 32);
+      const uint64_t b = sm90::advance(keys, c * kChunkBytes + k * 32);
       if (c * 4 + k < kRegisterSlices) {
         sm90::wgmma_m64n32k16_ra(s, q[c * 4 + k], b, c + k > 0);
       } else if (c < kRegisterChunks) {
-        sm90::wgmma_m64n32k16(s, sm90::plain_descriptor(sm90::smem_address(smem.query_slice), 128, 256), b);
+        sm90::wgmma_m64n32k16(s, slice, b);
       } else {
-        sm90::wgmma_m64n32k16(s, sm90::advance(queries, (c - kRegisterChunks) * kChunkBytes + k * 32), b);
+        sm90::wgmma_m64n32k16(s, sm90::advance(queries, (c - kRegisterChunks) * kQueryChunkBytes + k * 32), b);
       }
     }
   }
@@ -343,57 +295,40 @@ __device__ __forceinline__ void finish_scores(float (&s)[16]) {
   sm90::hold(s);
 }
 
-// Copies one 16-byte piece in 128 a thread: from a ring to where the queries stay. Same layout on both sides.
-__device__ __forceinline__ void copy_pieces(uint8_t *target, const uint8_t *source, int bytes) {
-  for (int at = threadIdx.x % 128 * 16; at < bytes; at += 128 * 16) {
-    *reinterpret_cast<int4 *>(target + at) = *reinterpret_cast<const int4 *>(source + at);
-  }
-}
-
 constexpr uint32_t kScoreSync = 1, kValueSync = 2;  // ids of the warpgroups' own barriers
 
-// Takes the queries of the next sequence out of the rings: seven chunks into registers, two into shared memory.
+// Takes the queries of the next sequence out of two stages, each half of the warps from one: 27 slices into registers,
+// the others into shared memory, where they lie as they came.
 template <int kCluster>
-__device__ __forceinline__ void load_queries(DecodeSmem &smem, Queries &q, RingPosition<kStages> &ring,
-                                             uint32_t rope_parity) {
+__device__ __forceinline__ void load_queries(DecodeSmem &smem, Queries &q, RingPosition<kStages> &ring) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const int row = warp * 16 + lane % 16;
-  const uint8_t *stage = smem.stages[ring.place];
   sm90::warpgroup_sync(kScoreSync);  // all four warps are done with the queries before
-#pragma unroll
-  for (int group = 0; group < kGroups; ++group) {
-    sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place][group]), ring.parity);
-  }
+  if (warp >= 2) ring.next();
+  sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
+  const uint8_t *source = smem.stages[ring.place] + row % kStepTokens * 128;
 #pragma unroll
   for (int k = 0; k < kRegisterSlices; ++k) {
     int piece = k % 4 * 2 + lane / 16;
-    sm90::load_matrices(q[k], sm90::smem_address(stage) + row * 128 + k / 4 * kChunkBytes + ((piece ^ (row % 8)) << 4));
+    sm90::load_matrices(q[k], sm90::smem_address(source) + k / 4 * kChunkBytes + ((piece ^ (row % 8)) << 4));
   }
-  {
-    const int slice_row = threadIdx.x % 64, side = threadIdx.x % 128 / 64;
-    const int piece = kRegisterSlices % 4 * 2 + side;
-    *reinterpret_cast<int4 *>(smem.query_slice + slice_row / 8 * 256 + side * 128 + slice_row % 8 * 16) =
-        *reinterpret_cast<const int4 *>(stage + kRegisterSlices / 4 * kChunkBytes + slice_row * 128 +
-                                        ((piece ^ (slice_row % 8)) << 4));
+  auto copy16 = [](uint8_t *to, const uint8_t *from) {
+    *reinterpret_cast<int4 *>(to) = *reinterpret_cast<const int4 *>(from);
+  };
+  const int side = lane / 16;  // each row is copied by two lanes
+  const int piece = kRegisterSlices % 4 * 2 + side;
+  copy16(smem.query_slice + row / 8 * 256 + side * 128 + row % 8 * 16,
+         source + kRegisterSlices / 4 * kChunkBytes + ((piece ^ (row % 8)) << 4));
+  for (int at = side * 16; at < 128; at += 32) {
+    copy16(smem.queries[0] + row * 128 + at, source + kRegisterChunks * kChunkBytes + at);
+    copy16(smem.queries[1] + row * 128 + at, source + (kRegisterChunks + 1) * kChunkBytes + at);
   }
-  copy_pieces(smem.queries[0], stage + kRegisterChunks * kChunkBytes, kChunkBytes);
   __syncwarp();
-  if (lane == 0) release<kCluster>(smem.empty[ring.place], kValueWarps / kScoreWarps);  // the value warps skip it
+  if (lane == 0) release<kCluster>(smem.empty[ring.place], kValueWarps / 2);  // for the value warps, which skip it
   ring.next();
-  for (int half = 0; half < kStepsPerBlock; ++half) {
-    sm90::barrier_wait(sm90::smem_address(&smem.rope_full[half]), rope_parity);
-    copy_pieces(smem.queries[1] + half * kRopeBytes, smem.rope[half], kRopeBytes);
-    __syncwarp();
-    if (lane == 0) release<kCluster>(smem.rope_empty[half], 1);
-  }
+  if (warp < 2) ring.next();
   sm90::fence_async_proxy();
   sm90::warpgroup_sync(kScoreSync);
-}
-
-// Says that S of a step is there: its rope keys have been read.
-template <int kCluster>
-__device__ __forceinline__ void release_rope(DecodeSmem &smem, int place) {
-  if (threadIdx.x % 32 == 0) release<kCluster>(smem.rope_empty[place], 1);
 }
 
 // Hands 1 / sum to the value warps and writes the log-sum-exp of a finished share.
@@ -424,34 +359,35 @@ __device__ __forceinline__ void publish_sums(DecodeSmem &smem, const DecodeParam
 template <int kCluster>
 __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams &p, int tile) {
   RingPosition<kStages> ring;
-  uint32_t rope_parity = 0, p_parity = 0, sum_parity = 0;
+  RingPosition<kSlots> slots;
+  uint32_t sum_parity = 0;
   Queries q;
-  float first[16], second[16];  // S of the two steps of a block
+  float first[16], second[16];  // S of two steps
 
+  auto next_full_stage = [&] {
+    const int stage = ring.place;
+    sm90::barrier_wait(sm90::smem_address(&smem.full[stage]), ring.parity);
+    ring.next();
+    return stage;
+  };
   for (ShareWalk walk(smem.part, p.seq_lens); !walk.done();) {
-    Share share = walk.take();
-    RowState rows;
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      rows.max[r] = -INFINITY;
-      rows.sum[r] = 0.0f;
-    }
-    if (share.first_block < share.end_block) {
-      load_queries<kCluster>(smem, q, ring, rope_parity);
-      rope_parity ^= 1;
-    }
-    for (int block = share.first_block; block < share.end_block; ++block) {
-      start_scores(smem, first, q, ring, rope_parity, 0);
-      start_scores(smem, second, q, ring, rope_parity, 1);
+    const Share share = walk.take();
+    RowState rows = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
+    if (!share.empty()) load_queries<kCluster>(smem, q, ring);
+    int step = share.first_step();
+    const int end = share.end_step();
+    for (; step + 1 < end; step += 2) {
+      start_scores(smem, first, q, next_full_stage());
+      start_scores(smem, second, q, next_full_stage());
       finish_scores<1>(first);
-      release_rope<kCluster>(smem, 0);
-      softmax_step(smem, first, 0, block * kBlockTokens, share.length, p, tile, rows, p_parity);
+      softmax_step(smem, first, step * kStepTokens, share.length, p, tile, rows, slots);
       finish_scores<0>(second);
-      release_rope<kCluster>(smem, 1);
-      softmax_step(smem, second, 1, block * kBlockTokens + kStepTokens, share.length, p, tile, rows, p_parity);
-      rope_parity ^= 1;
-      ring.next();
-      p_parity ^= 1;
+      softmax_step(smem, second, (step + 1) * kStepTokens, share.length, p, tile, rows, slots);
+    }
+    if (step < end) {
+      start_scores(smem, first, q, next_full_stage());
+      finish_scores<0>(first);
+      softmax_step(smem, first, step * kStepTokens, share.length, p, tile, rows, slots);
     }
     publish_sums(smem, p, share, tile, rows, sum_parity);
     sum_parity ^= 1;
@@ -461,9 +397,9 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
 // ---- value ------------------------------------------------------------------------------------------------------------
 
 // The last block's keys past the sequence's end may hold anything, NaN too: 0 x NaN must not reach O.
-__device__ __forceinline__ void clear_unused_keys(uint8_t *columns, int first_row, int end_row, uint32_t sync_id) {
+__device__ __forceinline__ void clear_unused_keys(uint8_t *columns, int used, uint32_t sync_id) {
   const int thread = threadIdx.x % 128;
-  for (int row = first_row + thread / 32; row < end_row; row += 4) {
+  for (int row = used + thread / 32; row < kStepTokens; row += 4) {
     int chunk = thread % 32 / 8, piece = thread % 8;
     *reinterpret_cast<int4 *>(columns + chunk * kChunkBytes + row * 128 + piece * 16) = make_int4(0, 0, 0, 0);
   }
@@ -526,53 +462,54 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
                                            int side) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   RingPosition<kStages> ring;
-  uint32_t p_parity = 0, sum_parity = 0;
+  RingPosition<kSlots> slots;
+  uint32_t sum_parity = 0;
   float left[64], right[64];  // columns of O
   const uint64_t p_rows = sm90::swizzled_descriptor(sm90::smem_address(smem.probabilities), 0);
 
   for (ShareWalk walk(smem.part, p.seq_lens); !walk.done();) {
-    Share share = walk.take();
+    const Share share = walk.take();
 #pragma unroll
     for (int i = 0; i < 64; ++i) left[i] = right[i] = 0.0f;
-    if (share.first_block < share.end_block) ring.next();  // the queries
-
-    for (int block = share.first_block; block < share.end_block; ++block) {
-      uint8_t *columns = smem.stages[ring.place] + side * kGroupBytes;
-      const int used_keys = share.length - block * kBlockTokens;
-      sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place][side]), ring.parity);
+    if (!share.empty()) {  // the queries
+      ring.next();
+      ring.next();
+    }
+    for (int step = share.first_step(); step < share.end_step(); ++step) {
+      uint8_t *columns = smem.stages[ring.place] + side * (kValueColumns / 64) * kChunkBytes;
+      sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
+      sm90::barrier_wait(sm90::smem_address(&smem.p_full[slots.place]), slots.parity);
+      if (smem.must_rescale[slots.place][warp]) {
+        const float *factors = smem.rescale[slots.place] + warp * 16 + lane / 4;
+        const float upper = factors[0], lower = factors[8];
 #pragma unroll
-      for (int half = 0; half < kStepsPerBlock; ++half) {
-        sm90::barrier_wait(sm90::smem_address(&smem.p_full[half]), p_parity);
-        if (smem.must_rescale[half][warp]) {
-          float upper = smem.rescale[half][warp * 16 + lane / 4], lower = smem.rescale[half][warp * 16 + lane / 4 + 8];
-#pragma unroll
-          for (int i = 0; i < 64; ++i) {
-            left[i] *= i / 2 % 2 ? lower : upper;
-            right[i] *= i / 2 % 2 ? lower : upper;
-          }
+        for (int i = 0; i < 64; ++i) {
+          left[i] *= i / 2 % 2 ? lower : upper;
+          right[i] *= i / 2 % 2 ? lower : upper;
         }
-        const int end_row = (half + 1) * kStepTokens;
-        if (used_keys < end_row) {
-          clear_unused_keys(columns, max(used_keys, half * kStepTokens), end_row, kValueSync + side);
-        }
-        uint64_t values = sm90::swizzled_descriptor(sm90::smem_address(columns), kChunkBytes);
-        sm90::hold(left);
-        sm90::hold(right);
-        sm90::wgmma_fence();
-#pragma unroll
-        for (int k = half * 2; k < half * 2 + 2; ++k) {
-          sm90::wgmma_m64n128k16_t(left, sm90::advance(p_rows, k * 32), sm90::advance(values, k * 16 * 128));
-          sm90::wgmma_m64n128k16_t(right, sm90::advance(p_rows, k * 32),
-                                   sm90::advance(values, 2 * kChunkBytes + k * 16 * 128));
-        }
-        sm90::wgmma_commit();
-        sm90::wgmma_wait<0>();
-        sm90::hold(left);
-        sm90::hold(right);
-        if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.p_empty[half]));
       }
-      if (lane == 0) release<kCluster>(smem.empty[ring.place], 1);
-      p_parity ^= 1;
+      const int used = share.length - step * kStepTokens;
+      if (used < kStepTokens) clear_unused_keys(columns, used, kValueSync + side);
+      const uint64_t values = sm90::swizzled_descriptor(sm90::smem_address(columns), kChunkBytes);
+      const uint64_t weights = sm90::advance(p_rows, slots.place * (kStepTokens * 2));
+      sm90::hold(left);
+      sm90::hold(right);
+      sm90::wgmma_fence();
+#pragma unroll
+      for (int k = 0; k < kStepTokens / 16; ++k) {
+        sm90::wgmma_m64n128k16_t(left, sm90::advance(weights, k * 32), sm90::advance(values, k * 2048));
+        sm90::wgmma_m64n128k16_t(right, sm90::advance(weights, k * 32),
+                                 sm90::advance(values, 2 * kChunkBytes + k * 2048));
+      }
+      sm90::wgmma_commit();
+      sm90::wgmma_wait<0>();
+      sm90::hold(left);
+      sm90::hold(right);
+      if (lane == 0) {
+        sm90::barrier_arrive(sm90::smem_address(&smem.p_empty[slots.place]));
+        release<kCluster>(smem.empty[ring.place], 1);
+      }
+      slots.next();
       ring.next();
     }
 
@@ -592,16 +529,12 @@ __device__ __forceinline__ void init_barriers(DecodeSmem &smem) {
   using sm90::barrier_init;
   using sm90::smem_address;
   for (int stage = 0; stage < kStages; ++stage) {
-    for (int group = 0; group < kGroups; ++group) barrier_init(smem_address(&smem.full[stage][group]), 1);
+    barrier_init(smem_address(&smem.full[stage]), 1);
     barrier_init(smem_address(&smem.empty[stage]), kCluster * kValueWarps);
   }
-  for (int slot = 0; slot < kRopeSlots; ++slot) {
-    barrier_init(smem_address(&smem.rope_full[slot]), 1);
-    barrier_init(smem_address(&smem.rope_empty[slot]), kCluster * kScoreWarps);
-  }
-  for (int half = 0; half < kStepsPerBlock; ++half) {
-    barrier_init(smem_address(&smem.p_full[half]), kScoreWarps);
-    barrier_init(smem_address(&smem.p_empty[half]), kValueWarps);
+  for (int slot = 0; slot < kSlots; ++slot) {
+    barrier_init(smem_address(&smem.p_full[slot]), kScoreWarps);
+    barrier_init(smem_address(&smem.p_empty[slot]), kValueWarps);
   }
   barrier_init(smem_address(&smem.sum_full), kScoreWarps);
   barrier_init(smem_address(&smem.sum_empty), kValueWarps);
@@ -618,8 +551,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
   const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);
   if (threadIdx.x == 0) {
     sm90::prefetch_tensor_map(&maps.queries);
-    sm90::prefetch_tensor_map(&maps.latent);
-    sm90::prefetch_tensor_map(&maps.rope);
+    sm90::prefetch_tensor_map(&maps.cache);
     init_barriers<kCluster>(smem);
   }
   if (kCluster > 1) sm90::cluster_sync();
@@ -637,8 +569,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
     score_role<kCluster>(smem, p, tile);
   } else if (warpgroup == 3) {
     sm90::give_registers<24>();
-    if (threadIdx.x / 32 == 12) copy_latent_role<kCluster>(smem, maps, p, tile);
-    if (threadIdx.x / 32 == 13) copy_rope_role<kCluster>(smem, maps, p, tile);
+    if (threadIdx.x / 32 == 12) copy_role<kCluster>(smem, maps, p, tile);
   } else {
     sm90::take_registers<160>();
     value_role<kCluster>(smem, p, tile, warpgroup - 1);

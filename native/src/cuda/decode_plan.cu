@@ -58,6 +58,7 @@ __device__ int first_beyond(const int *ends, int count, int position) {
 __global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
   extern __shared__ int ends[];  // end of each sequence on the cost axis
   __shared__ int totals[kPlanThreads / 32];
+  int *jobs = ends + p.batch;  // prefix sum of the parts in which a cut sequence starts
   for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) ends[b] = blocks_of(p.seq_lens[b]) + p.overhead;
   __syncthreads();
   prefix_sum(ends, p.batch, totals);
@@ -67,6 +68,10 @@ __global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
   auto first_place = [&](int b) { return ends[b] - max(blocks_of(p.seq_lens[b]), 1); };
   auto last_part = [&](int b) { return (ends[b] - 1) / budget; };
 
+  // At most one cut sequence starts in a part: its last.
+  auto cut_here = [&](const PlanPart &row, int part) {
+    return row.first_seq <= row.last_seq && first_place(row.last_seq) >= part * budget && last_part(row.last_seq) > part;
+  };
   for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
     int begin = part * budget, end = begin + budget;
     PlanPart row = {};
@@ -77,14 +82,20 @@ __global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
     if (row.first_seq <= row.last_seq) {
       row.first_len = p.seq_lens[row.first_seq];
       row.first_block = max(0, begin - first_place(row.first_seq));
-      int last_blocks = blocks_of(p.seq_lens[row.last_seq]);
-      row.end_block = min(last_blocks, end - first_place(row.last_seq));
-      if (first_place(row.last_seq) >= begin && last_part(row.last_seq) > part) {
-        row.combine_seq = row.last_seq;
-        row.combine_splits = last_part(row.last_seq) - part + 1;
-      }
+      row.end_block = min(blocks_of(p.seq_lens[row.last_seq]), end - first_place(row.last_seq));
     }
     p.parts[part] = row;
+    jobs[part] = cut_here(row, part);
+  }
+  __syncthreads();
+  prefix_sum(jobs, p.part_count, totals);
+  for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
+    const PlanPart &row = p.parts[part];
+    if (!cut_here(row, part)) continue;
+    PlanPart &job = p.parts[jobs[part] - 1];
+    job.combine_seq = row.last_seq;
+    job.combine_splits = last_part(row.last_seq) - part + 1;
+    job.combine_part = part;
   }
 
   for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) {
@@ -99,9 +110,9 @@ __global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
 
 cudaError_t launch_plan(const DecodeShape &shape, const int32_t *seq_lens, int32_t *tiles, int32_t *splits,
                         cudaStream_t stream) {
-  size_t smem = sizeof(int) * shape.batch;
+  const size_t smem = sizeof(int) * (shape.batch + shape.parts);
   cudaError_t status = cudaFuncSetAttribute(plan_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                            kMaxPlanBatch * sizeof(int));
+                                            (kMaxPlanBatch + shape.parts) * sizeof(int));
   if (status != cudaSuccess) return status;
   PlanParams params = {seq_lens, reinterpret_cast<PlanPart *>(tiles), splits, shape.batch, shape.parts,
                        shape.sequence_overhead};
