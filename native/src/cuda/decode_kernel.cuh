@@ -42,10 +42,11 @@ constexpr int kChunkBytes = kStepTokens * 128;
 constexpr int kStageBytes = kChunks * kChunkBytes;
 constexpr int kSlots = 2;  // of P
 // Of the queries' 36 slices of 16 values, as many are held in registers as ptxas lets a role of 168 have (it wants 26
-// beside the operands of wgmma); one more makes seven chunks, the last two chunks lie in shared memory as they come.
-constexpr int kRegisterSlices = 27;
-constexpr int kRegisterChunks = 7;
-constexpr int kQueryChunkBytes = kTileRows * 128;
+// beside the operands of wgmma); the others, the rope part among them, lie in shared memory.
+constexpr int kRegisterSlices = 29;
+constexpr int kLatentSlices = kValueDim / 16;
+constexpr int kSmemSlices = kLatentSlices - kRegisterSlices;
+constexpr int kSliceBytes = kTileRows * 32;
 constexpr int kValueWarps = 8;
 constexpr int kScoreWarps = 4;
 constexpr int kValueColumns = 256;  // of O, for each of the two value warpgroups
@@ -55,9 +56,9 @@ static_assert(2 * kValueColumns == kValueDim, "two value warpgroups");
 
 struct DecodeSmem {
   uint8_t stages[kStages][kStageBytes];
-  uint8_t queries[2][kQueryChunkBytes];    // the last chunk of the latent part, and the rope part
+  uint8_t rope_queries[kTileRows * 128];   // swizzled
   uint8_t probabilities[kTileRows * 128];  // P: 64 rows x 2 slots of 32 keys, BF16, swizzled
-  uint8_t query_slice[kTileRows * 32];     // slice 27: eight rows x 16 bytes contiguous, then the next 16 bytes of them
+  uint8_t query_slices[kSmemSlices][kSliceBytes];  // eight rows x 16 bytes contiguous, then the next 16 bytes of them
   float rescale[kSlots][kTileRows];
   int must_rescale[kSlots][kScoreWarps];  // for the 16 rows of each warp
   float inverse_sum[kTileRows];
@@ -196,11 +197,13 @@ struct RowState {
   float max[2], sum[2];  // the maximum in use, in units of S; the sum is over this thread's keys only
 };
 
-// P from S for one step, the running maximum and sum. The maximum only moves when it has grown by a factor of 2^8: what
-// is accumulated is exact relative to any maximum, so O is hardly ever rescaled (P stays within BF16's exponents).
+// P from S for one step, the running maximum and sum; P is in shared memory afterwards, to be announced. The maximum only
+// moves when it has grown by a factor of 2^8: what is accumulated is exact relative to any maximum, so O is hardly ever
+// rescaled, and most steps need no exchange between threads at all.
 __device__ __forceinline__ void softmax_step(DecodeSmem &smem, float (&s)[16], int first_key, int length,
-                                             const DecodeParams &p, int tile, RowState &rows, RingPosition<kSlots> &slots) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+                                             const DecodeParams &p, int tile, RowState &rows,
+                                             const RingPosition<kSlots> &slots) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, slot = slots.place;
   if (first_key + kStepTokens > length - (p.s_q - 1)) {  // some row does not see all of the keys
     int seen[2];
 #pragma unroll
@@ -213,35 +216,43 @@ __device__ __forceinline__ void softmax_step(DecodeSmem &smem, float (&s)[16], i
       if (i / 4 * 8 + i % 2 >= seen[i / 2 % 2]) s[i] = -INFINITY;
     }
   }
-  const float scale_log2 = p.scale_log2;
-  const float slack = 8.0f / scale_log2;
-  float rescale[2], offset[2];
-  bool moved = false;
+  const float scale_log2 = p.scale_log2, slack = 8.0f / scale_log2;
+  float top[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    float top = s[2 * r];
+    float pair[4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) top = fmaxf(top, fmaxf(s[4 * i + 2 * r], s[4 * i + 2 * r + 1]));
-    top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-    top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-    rescale[r] = 1.0f;
-    if (top > rows.max[r] + slack) {
-      rescale[r] = sm90::exp2_approx((rows.max[r] - top) * scale_log2);
-      rows.max[r] = top;
-      rows.sum[r] *= rescale[r];
-      moved = true;
-    }
-    offset[r] = rows.max[r] == -INFINITY ? 0.0f : rows.max[r] * scale_log2;
+    for (int i = 0; i < 4; ++i) pair[i] = fmaxf(s[4 * i + 2 * r], s[4 * i + 2 * r + 1]);
+    top[r] = fmaxf(fmaxf(pair[0], pair[1]), fmaxf(pair[2], pair[3]));
   }
-  moved = __any_sync(~0u, moved);
+  const bool moved = __any_sync(~0u, top[0] > rows.max[0] + slack || top[1] > rows.max[1] + slack);
+  float rescale[2] = {1.0f, 1.0f};
+  if (moved) {
 #pragma unroll
-  for (int i = 0; i < 16; ++i) {
-    int r = i / 2 % 2;
-    s[i] = sm90::exp2_approx(fmaf(s[i], scale_log2, -offset[r]));
-    rows.sum[r] += s[i];
+    for (int r = 0; r < 2; ++r) {
+      top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 1));
+      top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 2));
+      if (top[r] > rows.max[r] + slack) {
+        rescale[r] = sm90::exp2_approx((rows.max[r] - top[r]) * scale_log2);
+        rows.max[r] = top[r];
+        rows.sum[r] *= rescale[r];
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const float offset = rows.max[r] == -INFINITY ? 0.0f : rows.max[r] * scale_log2;
+    float sums[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float &a = s[4 * i + 2 * r], &b = s[4 * i + 2 * r + 1];
+      a = sm90::exp2_approx(fmaf(a, scale_log2, -offset));
+      b = sm90::exp2_approx(fmaf(b, scale_log2, -offset));
+      sums[i] = a + b;
+    }
+    rows.sum[r] += (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
 
-  const int slot = slots.place;
   sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slot]), slots.parity ^ 1);
   const int row = warp * 16 + lane % 16;
 #pragma unroll
@@ -259,8 +270,6 @@ __device__ __forceinline__ void softmax_step(DecodeSmem &smem, float (&s)[16], i
   if (lane == 0) smem.must_rescale[slot][warp] = moved;
   sm90::fence_async_proxy();
   __syncwarp();
-  if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.p_full[slot]));
-  slots.next();
 }
 
 using Queries = uint32_t[kRegisterSlices][4];
@@ -268,36 +277,31 @@ using Queries = uint32_t[kRegisterSlices][4];
 // Starts S = Q K^T for the keys of a stage, which must be full.
 __device__ __forceinline__ void start_scores(DecodeSmem &smem, float (&s)[16], const Queries &q, int stage) {
   const uint64_t keys = sm90::swizzled_descriptor(sm90::smem_address(smem.stages[stage]), 0);
-  const uint64_t queries = sm90::swizzled_descriptor(sm90::smem_address(smem.queries[0]), 0);
-  const uint64_t slice = sm90::plain_descriptor(sm90::smem_address(smem.query_slice), 128, 256);
+  const uint64_t slice = sm90::plain_descriptor(sm90::smem_address(smem.query_slices), 128, 256);
+  const uint64_t rope = sm90::swizzled_descriptor(sm90::smem_address(smem.rope_queries), 0);
   sm90::hold(s);
   sm90::wgmma_fence();
 #pragma unroll
-  for (int c = 0; c < kChunks; ++c) {
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      const uint64_t b = sm90::advance(keys, c * kChunkBytes + k * 32);
-      if (c * 4 + k < kRegisterSlices) {
-        sm90::wgmma_m64n32k16_ra(s, q[c * 4 + k], b, c + k > 0);
-      } else if (c < kRegisterChunks) {
-        sm90::wgmma_m64n32k16(s, slice, b);
-      } else {
-        sm90::wgmma_m64n32k16(s, sm90::advance(queries, (c - kRegisterChunks) * kQueryChunkBytes + k * 32), b);
-      }
+  for (int i = 0; i < kHeadDim / 16; ++i) {
+    const uint64_t b = sm90::advance(keys, i / 4 * kChunkBytes + i % 4 * 32);
+    if (i < kRegisterSlices) {
+      sm90::wgmma_m64n32k16_ra(s, q[i], b, i > 0);
+    } else {
+      sm90::wgmma_m64n32k16(
+          s, i < kLatentSlices ? sm90::advance(slice, (i - kRegisterSlices) * kSliceBytes) : sm90::advance(rope, i % 4 * 32), b);
     }
   }
   sm90::wgmma_commit();
 }
 
-template <int kPending>
 __device__ __forceinline__ void finish_scores(float (&s)[16]) {
-  sm90::wgmma_wait<kPending>();
+  sm90::wgmma_wait<0>();
   sm90::hold(s);
 }
 
 constexpr uint32_t kScoreSync = 1, kValueSync = 2;  // ids of the warpgroups' own barriers
 
-// Takes the queries of the next sequence out of two stages, each half of the warps from one: 27 slices into registers,
+// Takes the queries of the next sequence out of two stages, each half of the warps from one: most slices into registers,
 // the others into shared memory, where they lie as they came.
 template <int kCluster>
 __device__ __forceinline__ void load_queries(DecodeSmem &smem, Queries &q, RingPosition<kStages> &ring) {
@@ -316,12 +320,14 @@ __device__ __forceinline__ void load_queries(DecodeSmem &smem, Queries &q, RingP
     *reinterpret_cast<int4 *>(to) = *reinterpret_cast<const int4 *>(from);
   };
   const int side = lane / 16;  // each row is copied by two lanes
-  const int piece = kRegisterSlices % 4 * 2 + side;
-  copy16(smem.query_slice + row / 8 * 256 + side * 128 + row % 8 * 16,
-         source + kRegisterSlices / 4 * kChunkBytes + ((piece ^ (row % 8)) << 4));
+#pragma unroll
+  for (int i = kRegisterSlices; i < kLatentSlices; ++i) {
+    const int piece = i % 4 * 2 + side;
+    copy16(smem.query_slices[i - kRegisterSlices] + row / 8 * 256 + side * 128 + row % 8 * 16,
+           source + i / 4 * kChunkBytes + ((piece ^ (row % 8)) << 4));
+  }
   for (int at = side * 16; at < 128; at += 32) {
-    copy16(smem.queries[0] + row * 128 + at, source + kRegisterChunks * kChunkBytes + at);
-    copy16(smem.queries[1] + row * 128 + at, source + (kRegisterChunks + 1) * kChunkBytes + at);
+    copy16(smem.rope_queries + row * 128 + at, source + (kChunks - 1) * kChunkBytes + at);
   }
   __syncwarp();
   if (lane == 0) release<kCluster>(smem.empty[ring.place], kValueWarps / 2);  // for the value warps, which skip it
@@ -362,33 +368,34 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
   RingPosition<kSlots> slots;
   uint32_t sum_parity = 0;
   Queries q;
-  float first[16], second[16];  // S of two steps
+  float s[16];
 
-  auto next_full_stage = [&] {
-    const int stage = ring.place;
-    sm90::barrier_wait(sm90::smem_address(&smem.full[stage]), ring.parity);
-    ring.next();
-    return stage;
+  auto announce = [&] {
+    if (threadIdx.x % 32 == 0) sm90::barrier_arrive(sm90::smem_address(&smem.p_full[slots.place]));
+    slots.next();
   };
   for (ShareWalk walk(smem.part, p.seq_lens); !walk.done();) {
     const Share share = walk.take();
     RowState rows = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
     if (!share.empty()) load_queries<kCluster>(smem, q, ring);
-    int step = share.first_step();
-    const int end = share.end_step();
-    for (; step + 1 < end; step += 2) {
-      start_scores(smem, first, q, next_full_stage());
-      start_scores(smem, second, q, next_full_stage());
-      finish_scores<1>(first);
-      softmax_step(smem, first, step * kStepTokens, share.length, p, tile, rows, slots);
-      finish_scores<0>(second);
-      softmax_step(smem, second, (step + 1) * kStepTokens, share.length, p, tile, rows, slots);
+    // P of a step is announced when the next step's products have been issued: so O += P V has the tensor cores while
+    // this warpgroup is at the next softmax, instead of slowing down the products that the next softmax waits for.
+    bool unannounced = false;
+    for (int step = share.first_step(); step < share.end_step(); ++step) {
+      const uint32_t full = sm90::smem_address(&smem.full[ring.place]);
+      if (!sm90::barrier_try_wait(full, ring.parity)) {
+        if (unannounced) announce();
+        unannounced = false;
+        sm90::barrier_wait(full, ring.parity);
+      }
+      start_scores(smem, s, q, ring.place);
+      if (unannounced) announce();
+      finish_scores(s);
+      softmax_step(smem, s, step * kStepTokens, share.length, p, tile, rows, slots);
+      unannounced = true;
+      ring.next();
     }
-    if (step < end) {
-      start_scores(smem, first, q, next_full_stage());
-      finish_scores<0>(first);
-      softmax_step(smem, first, step * kStepTokens, share.length, p, tile, rows, slots);
-    }
+    if (unannounced) announce();
     publish_sums(smem, p, share, tile, rows, sum_parity);
     sum_parity ^= 1;
   }
