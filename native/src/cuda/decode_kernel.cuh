@@ -43,7 +43,7 @@ constexpr int kStageBytes = kChunks * kChunkBytes;
 constexpr int kSlots = 2;  // of P
 // Of the queries' 36 slices of 16 values, as many are held in registers as ptxas lets a role of 168 have (it wants 26
 // beside the operands of wgmma); the others, the rope part among them, lie in shared memory.
-constexpr int kRegisterSlices = 29;
+constexpr int kRegisterSlices = 27;
 constexpr int kLatentSlices = kValueDim / 16;
 constexpr int kSmemSlices = kLatentSlices - kRegisterSlices;
 constexpr int kSliceBytes = kTileRows * 32;
@@ -197,12 +197,12 @@ struct RowState {
   float max[2], sum[2];  // the maximum in use, in units of S; the sum is over this thread's keys only
 };
 
-// P from S for one step, the running maximum and sum; P is in shared memory afterwards, to be announced. The maximum only
-// moves when it has grown by a factor of 2^8: what is accumulated is exact relative to any maximum, so O is hardly ever
-// rescaled, and most steps need no exchange between threads at all.
-__device__ __forceinline__ void softmax_step(DecodeSmem &smem, float (&s)[16], int first_key, int length,
-                                             const DecodeParams &p, int tile, RowState &rows,
-                                             const RingPosition<kSlots> &slots) {
+// Masks S of a step and brings the running maximum up to date, before P = exp2(S - maximum). The maximum only moves when
+// it has grown by a factor of 2^8: what is accumulated is exact relative to any maximum, so O is hardly ever rescaled,
+// and most steps need no exchange between threads at all. Waits until P's slot is free.
+__device__ __forceinline__ void prepare_weights(DecodeSmem &smem, float (&s)[16], int first_key, int length,
+                                                const DecodeParams &p, int tile, RowState &rows,
+                                                const RingPosition<kSlots> &slots) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, slot = slots.place;
   if (first_key + kStepTokens > length - (p.s_q - 1)) {  // some row does not see all of the keys
     int seen[2];
@@ -216,7 +216,7 @@ __device__ __forceinline__ void softmax_step(DecodeSmem &smem, float (&s)[16], i
       if (i / 4 * 8 + i % 2 >= seen[i / 2 % 2]) s[i] = -INFINITY;
     }
   }
-  const float scale_log2 = p.scale_log2, slack = 8.0f / scale_log2;
+  const float slack = 8.0f / p.scale_log2;
   float top[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -226,56 +226,58 @@ __device__ __forceinline__ void softmax_step(DecodeSmem &smem, float (&s)[16], i
     top[r] = fmaxf(fmaxf(pair[0], pair[1]), fmaxf(pair[2], pair[3]));
   }
   const bool moved = __any_sync(~0u, top[0] > rows.max[0] + slack || top[1] > rows.max[1] + slack);
-  float rescale[2] = {1.0f, 1.0f};
+  sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slot]), slots.parity ^ 1);
   if (moved) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
+      float rescale = 1.0f;
       top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 1));
       top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 2));
       if (top[r] > rows.max[r] + slack) {
-        rescale[r] = sm90::exp2_approx((rows.max[r] - top[r]) * scale_log2);
+        rescale = sm90::exp2_approx((rows.max[r] - top[r]) * p.scale_log2);
         rows.max[r] = top[r];
-        rows.sum[r] *= rescale[r];
+        rows.sum[r] *= rescale;
       }
+      if (lane % 4 == 0) smem.rescale[slot][warp * 16 + lane / 4 + 8 * r] = rescale;
     }
-  }
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const float offset = rows.max[r] == -INFINITY ? 0.0f : rows.max[r] * scale_log2;
-    float sums[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      float &a = s[4 * i + 2 * r], &b = s[4 * i + 2 * r + 1];
-      a = sm90::exp2_approx(fmaf(a, scale_log2, -offset));
-      b = sm90::exp2_approx(fmaf(b, scale_log2, -offset));
-      sums[i] = a + b;
-    }
-    rows.sum[r] += (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  }
-
-  sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slot]), slots.parity ^ 1);
-  const int row = warp * 16 + lane % 16;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    int piece = slot * 4 + i * 2 + lane / 16;
-    uint32_t target = sm90::smem_address(smem.probabilities) + row * 128 + ((piece ^ (row % 8)) << 4);
-    const float *v = s + 8 * i;
-    sm90::store_matrices(target, sm90::pack_bf16(v[0], v[1]), sm90::pack_bf16(v[2], v[3]), sm90::pack_bf16(v[4], v[5]),
-                         sm90::pack_bf16(v[6], v[7]));
-  }
-  if (moved && lane % 4 == 0) {
-    smem.rescale[slot][warp * 16 + lane / 4] = rescale[0];
-    smem.rescale[slot][warp * 16 + lane / 4 + 8] = rescale[1];
   }
   if (lane == 0) smem.must_rescale[slot][warp] = moved;
-  sm90::fence_async_proxy();
-  __syncwarp();
 }
+
+// Turns S into P in place, an element a call, and stores P as it becomes complete.
+class Weigher {
+ public:
+  __device__ Weigher(DecodeSmem &smem, RowState &rows, float scale_log2, int slot)
+      : rows_(rows), scale_log2_(scale_log2) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, row = warp * 16 + lane % 16;
+    target_ = sm90::smem_address(smem.probabilities) + row * 128 + (((slot * 4 + lane / 16) ^ (row % 8)) << 4);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) offset_[r] = rows.max[r] == -INFINITY ? 0.0f : -rows.max[r] * scale_log2;
+  }
+  __device__ void weigh(float (&s)[16], int i) {
+    const int r = i / 2 % 2;
+    s[i] = sm90::exp2_approx(fmaf(s[i], scale_log2_, offset_[r]));
+    rows_.sum[r] += s[i];
+    if (i % 8 == 7) {
+      const float *v = s + i - 7;
+      sm90::store_matrices(target_ ^ (i / 8 * 32), sm90::pack_bf16(v[0], v[1]), sm90::pack_bf16(v[2], v[3]),
+                           sm90::pack_bf16(v[4], v[5]), sm90::pack_bf16(v[6], v[7]));
+    }
+  }
+
+ private:
+  RowState &rows_;
+  float scale_log2_, offset_[2];
+  uint32_t target_;
+};
 
 using Queries = uint32_t[kRegisterSlices][4];
 
-// Starts S = Q K^T for the keys of a stage, which must be full.
-__device__ __forceinline__ void start_scores(DecodeSmem &smem, float (&s)[16], const Queries &q, int stage) {
+// Starts S = Q K^T for the keys of a stage, which must be full; `between(i)` runs after the i-th of its 36 products has
+// been issued. A warp cannot issue products ahead of the tensor cores, so what is to overlap with them stands between.
+template <typename Between>
+__device__ __forceinline__ void start_scores(DecodeSmem &smem, float (&s)[16], const Queries &q, int stage,
+                                             Between between) {
   const uint64_t keys = sm90::swizzled_descriptor(sm90::smem_address(smem.stages[stage]), 0);
   const uint64_t slice = sm90::plain_descriptor(sm90::smem_address(smem.query_slices), 128, 256);
   const uint64_t rope = sm90::swizzled_descriptor(sm90::smem_address(smem.rope_queries), 0);
@@ -286,10 +288,12 @@ __device__ __forceinline__ void start_scores(DecodeSmem &smem, float (&s)[16], c
     const uint64_t b = sm90::advance(keys, i / 4 * kChunkBytes + i % 4 * 32);
     if (i < kRegisterSlices) {
       sm90::wgmma_m64n32k16_ra(s, q[i], b, i > 0);
+    } else if (i < kLatentSlices) {
+      sm90::wgmma_m64n32k16(s, sm90::advance(slice, (i - kRegisterSlices) * kSliceBytes), b);
     } else {
-      sm90::wgmma_m64n32k16(
-          s, i < kLatentSlices ? sm90::advance(slice, (i - kRegisterSlices) * kSliceBytes) : sm90::advance(rope, i % 4 * 32), b);
+      sm90::wgmma_m64n32k16(s, sm90::advance(rope, i % 4 * 32), b);
     }
+    between(i);
   }
   sm90::wgmma_commit();
 }
@@ -308,9 +312,10 @@ __device__ __forceinline__ void load_queries(DecodeSmem &smem, Queries &q, RingP
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const int row = warp * 16 + lane % 16;
   sm90::warpgroup_sync(kScoreSync);  // all four warps are done with the queries before
-  if (warp >= 2) ring.next();
-  sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
-  const uint8_t *source = smem.stages[ring.place] + row % kStepTokens * 128;
+  RingPosition<kStages> mine = ring;  // `ring` itself stays the same in all warps: descriptors are made of it
+  if (warp >= 2) mine.next();
+  sm90::barrier_wait(sm90::smem_address(&smem.full[mine.place]), mine.parity);
+  const uint8_t *source = smem.stages[mine.place] + row % kStepTokens * 128;
 #pragma unroll
   for (int k = 0; k < kRegisterSlices; ++k) {
     int piece = k % 4 * 2 + lane / 16;
@@ -330,9 +335,9 @@ __device__ __forceinline__ void load_queries(DecodeSmem &smem, Queries &q, RingP
     copy16(smem.rope_queries + row * 128 + at, source + (kChunks - 1) * kChunkBytes + at);
   }
   __syncwarp();
-  if (lane == 0) release<kCluster>(smem.empty[ring.place], kValueWarps / 2);  // for the value warps, which skip it
+  if (lane == 0) release<kCluster>(smem.empty[mine.place], kValueWarps / 2);  // for the value warps, which skip it
   ring.next();
-  if (warp < 2) ring.next();
+  ring.next();
   sm90::fence_async_proxy();
   sm90::warpgroup_sync(kScoreSync);
 }
@@ -368,34 +373,61 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
   RingPosition<kSlots> slots;
   uint32_t sum_parity = 0;
   Queries q;
-  float s[16];
+  float even[16], odd[16];  // S of two steps: one becomes P while the other is computed
 
   auto announce = [&] {
+    sm90::fence_async_proxy();
+    __syncwarp();
     if (threadIdx.x % 32 == 0) sm90::barrier_arrive(sm90::smem_address(&smem.p_full[slots.place]));
     slots.next();
   };
+  auto wait_for_stage = [&] { sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity); };
+
   for (ShareWalk walk(smem.part, p.seq_lens); !walk.done();) {
     const Share share = walk.take();
     RowState rows = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
-    if (!share.empty()) load_queries<kCluster>(smem, q, ring);
-    // P of a step is announced when the next step's products have been issued: so O += P V has the tensor cores while
-    // this warpgroup is at the next softmax, instead of slowing down the products that the next softmax waits for.
-    bool unannounced = false;
-    for (int step = share.first_step(); step < share.end_step(); ++step) {
-      const uint32_t full = sm90::smem_address(&smem.full[ring.place]);
-      if (!sm90::barrier_try_wait(full, ring.parity)) {
-        if (unannounced) announce();
-        unannounced = false;
-        sm90::barrier_wait(full, ring.parity);
-      }
-      start_scores(smem, s, q, ring.place);
-      if (unannounced) announce();
-      finish_scores(s);
-      softmax_step(smem, s, step * kStepTokens, share.length, p, tile, rows, slots);
-      unannounced = true;
+    if (!share.empty()) {
+      load_queries<kCluster>(smem, q, ring);
+      wait_for_stage();
+      start_scores(smem, even, q, ring.place, [](int) {});
+      finish_scores(even);
       ring.next();
     }
-    if (unannounced) announce();
+    int step = share.first_step();
+    const int last = share.end_step() - 1;
+    // P of this step and S of the next.
+    auto advance = [&](float(&s)[16], float(&next)[16]) {
+      prepare_weights(smem, s, step * kStepTokens, share.length, p, tile, rows, slots);
+      wait_for_stage();
+      Weigher weigher(smem, rows, p.scale_log2, slots.place);
+      start_scores(smem, next, q, ring.place, [&](int i) {
+        if (i % 2 == 0 && i < 32) weigher.weigh(s, i / 2);
+      });
+      announce();
+      finish_scores(next);
+      ring.next();
+      ++step;
+    };
+    auto finish = [&](float(&s)[16]) {
+      prepare_weights(smem, s, step * kStepTokens, share.length, p, tile, rows, slots);
+      Weigher weigher(smem, rows, p.scale_log2, slots.place);
+#pragma unroll
+      for (int i = 0; i < 16; ++i) weigher.weigh(s, i);
+      announce();
+      ++step;
+    };
+    while (step <= last) {
+      if (step == last) {
+        finish(even);
+        break;
+      }
+      advance(even, odd);
+      if (step == last) {
+        finish(odd);
+        break;
+      }
+      advance(odd, even);
+    }
     publish_sums(smem, p, share, tile, rows, sum_parity);
     sum_parity ^= 1;
   }
