@@ -5,6 +5,7 @@
 #include <cudaTypedefs.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "decode_combine.cuh"
 #include "decode_kernel.cuh"
@@ -113,9 +114,9 @@ cudaError_t launch_decode(const DecodeShape &shape, const DecodeMaps &maps, cons
 }
 
 cudaError_t launch_combine(const DecodeShape &shape, const DecodeParams &params, cudaStream_t stream) {
-  constexpr int kManySplits = 4;  // on average, from which a block works on one item
   const int items = shape.rows * kSlices, jobs = std::min(shape.batch, shape.parts);
-  if (shape.parts >= kManySplits * shape.batch) {
+  // A block works on one item as long as all blocks are on the device at once; else a warp does.
+  if (items * jobs <= shape.parts * shape.tiles * kCombineBlocksPerMultiprocessor) {
     Launch launch(dim3(items, jobs), kCombineWarps * 32, 0, stream);
     return cudaLaunchKernelEx(&launch.config, combine_kernel<kCombineWarps>, params);
   }
@@ -139,8 +140,12 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.rows = args.s_q * args.heads;
   shape.tiles = (shape.rows + kTileRows - 1) / kTileRows;
   shape.cluster = shape.tiles % 2 == 0 ? 2 : 1;
+  if (const char *x = getenv("CL")) shape.cluster = atoi(x);
   shape.parts = std::max(1, multiprocessors / shape.tiles);
-  shape.sequence_overhead = 1 + shape.rows / 32;
+  shape.sequence_overhead = shape.rows >= 64 ? 8 : 4;
+  shape.least_steps = shape.rows >= 64 ? 4 : 1;
+  if (const char *x = getenv("OV")) shape.sequence_overhead = atoi(x);
+  if (const char *x = getenv("MINB")) shape.least_steps = atoi(x);
   return shape;
 }
 

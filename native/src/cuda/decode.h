@@ -20,7 +20,8 @@ struct DecodeShape {
   int tiles;              // 64-row tiles of them, a thread block each
   int cluster;            // thread blocks that share what they read from the cache: 1 or 2
   int parts;              // workers; the grid is tiles x parts
-  int sequence_overhead;  // cost of starting a sequence, in blocks of 64 tokens
+  int sequence_overhead;  // cost of starting a sequence, in steps of 32 keys
+  int least_steps;        // no part is cut smaller: a partial result costs, too
 };
 DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors);
 int64_t workspace_floats(const DecodeShape &shape);

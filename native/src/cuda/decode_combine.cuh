@@ -6,6 +6,7 @@
 namespace mla::cuda {
 
 constexpr int kCombineWarps = 8;
+constexpr int kCombineBlocksPerMultiprocessor = 8;  // that run at once
 constexpr int kSliceColumns = 128;  // of one output row: four values a lane
 constexpr int kSlices = kValueDim / kSliceColumns;
 
@@ -21,16 +22,27 @@ __global__ void __launch_bounds__(kCombineWarps * 32) combine_kernel(const __gri
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int item = blockIdx.x * (kCombineWarps / kWarps) + warp / kWarps;
   const int row = item / kSlices, column = item % kSlices * kSliceColumns + lane * 4;
-  sm90::wait_for_previous_kernel();
-  sm90::launch_dependents();
-
+  // The plan is older than the kernel before this one, which has waited for it before it let this one start.
   const PlanPart &job = p.parts[blockIdx.y];
   const int seq = job.combine_seq, splits = job.combine_splits, part = job.combine_part;
+  sm90::wait_for_previous_kernel();
+  sm90::launch_dependents();
   if (seq < 0 || row >= p.rows) return;  // with kWarps > 1 a block has one item: all of it returns
   auto place = [&](int split) {
     int slot = split == 0 ? starting_slot(part) : continued_slot(part + split);
     return static_cast<int64_t>(slot) * p.rows + row;
   };
+
+  auto values_of = [&](int split) {
+    return *reinterpret_cast<const float4 *>(p.partial_out + place(split) * kValueDim + column);
+  };
+  constexpr int kAhead = 4;  // values that are under way while the weights are computed
+  float4 ahead[kAhead];
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) {
+    int s = warp % kWarps + i * kWarps;
+    ahead[i] = s < splits ? values_of(s) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  }
 
   float top = -INFINITY;
   for (int s = lane; s < splits; s += 32) top = fmaxf(top, p.partial_lse[place(s)]);
@@ -41,13 +53,17 @@ __global__ void __launch_bounds__(kCombineWarps * 32) combine_kernel(const __gri
   for (int step = 16; step > 0; step /= 2) total += __shfl_xor_sync(~0u, total, step);
   const float lse2 = total > 0.0f ? base + log2f(total) : -INFINITY;
   const float inverse = total > 0.0f ? 1.0f / total : 0.0f;
+  auto weight_of = [&](int split) { return exp2f(p.partial_lse[place(split)] - base) * inverse; };
 
   float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) {
+    int s = warp % kWarps + i * kWarps;
+    if (s < splits) sum = weighted_sum(sum, weight_of(s), ahead[i]);
+  }
 #pragma unroll 8
-  for (int s = warp % kWarps; s < splits; s += kWarps) {
-    int64_t at = place(s);
-    float4 v = *reinterpret_cast<const float4 *>(p.partial_out + at * kValueDim + column);
-    sum = weighted_sum(sum, exp2f(p.partial_lse[at] - base) * inverse, v);
+  for (int s = warp % kWarps + kAhead * kWarps; s < splits; s += kWarps) {
+    sum = weighted_sum(sum, weight_of(s), values_of(s));
   }
   if (kWarps > 1) {
     sums[warp][lane] = sum;

@@ -34,7 +34,6 @@ struct DecodeMaps {
   CUtensorMap queries, cache;
 };
 
-constexpr int kStepTokens = 32;
 constexpr int kStepsPerBlock = kBlockTokens / kStepTokens;
 constexpr int kStages = 5;
 constexpr int kChunks = kHeadDim / 64;  // a stage: nine columns of 64 values, each 32 rows x 128 bytes, swizzled
@@ -47,6 +46,7 @@ constexpr int kRegisterSlices = 27;
 constexpr int kLatentSlices = kValueDim / 16;
 constexpr int kSmemSlices = kLatentSlices - kRegisterSlices;
 constexpr int kSliceBytes = kTileRows * 32;
+static_assert(kRegisterSlices == kHeadDim / 16 / 4 * 3, "three products in four take their queries from registers");
 constexpr int kValueWarps = 8;
 constexpr int kScoreWarps = 4;
 constexpr int kValueColumns = 256;  // of O, for each of the two value warpgroups
@@ -82,16 +82,12 @@ struct RingPosition {
   }
 };
 
-// One sequence's share of a part.
+// One sequence's share of a part, in steps.
 struct Share {
-  int seq, length, blocks, first_block, end_block;
-  __device__ bool empty() const { return first_block >= end_block; }
-  __device__ int first_step() const { return first_block * kStepsPerBlock; }
-  __device__ int end_step() const {
-    return min(end_block * kStepsPerBlock, (length + kStepTokens - 1) / kStepTokens);
-  }
-  __device__ bool whole() const { return first_block == 0 && end_block == blocks; }
-  __device__ int slot() const { return first_block > 0 ? continued_slot(blockIdx.y) : starting_slot(blockIdx.y); }
+  int seq, length, first_step, end_step;
+  __device__ bool empty() const { return first_step >= end_step; }
+  __device__ bool whole() const { return first_step == 0 && end_step * kStepTokens >= length; }
+  __device__ int slot() const { return first_step > 0 ? continued_slot(blockIdx.y) : starting_slot(blockIdx.y); }
 };
 
 __device__ __forceinline__ int64_t lse_place(const DecodeParams &p, int seq, int row) {
@@ -113,9 +109,8 @@ class ShareWalk {
     Share share;
     share.seq = seq_;
     share.length = next_length_;
-    share.blocks = (share.length + kBlockTokens - 1) / kBlockTokens;
-    share.first_block = seq_ == part_.first_seq ? part_.first_block : 0;
-    share.end_block = seq_ == part_.last_seq ? part_.end_block : share.blocks;
+    share.first_step = seq_ == part_.first_seq ? part_.first_step : 0;
+    share.end_step = seq_ == part_.last_seq ? part_.end_step : (share.length + kStepTokens - 1) / kStepTokens;
     ++seq_;
     if (!done()) next_length_ = __ldg(seq_lens_ + seq_);
     return share;
@@ -171,11 +166,17 @@ __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &ma
       }
     }
     const int32_t *table = p.block_table + share.seq * p.table_stride;
-    int entry = 0;
-    for (int step = share.first_step(); step < share.end_step(); ++step) {
-      const int block = step / kStepsPerBlock, at = (block - share.first_block) % 32;
-      if (at == 0) entry = block + lane < share.end_block ? __ldg(table + block + lane) : 0;
-      const int cache_block = __shfl_sync(~0u, entry, at);
+    // 32 entries of the block table from the first block on, an entry a lane; then the next 32.
+    const int first_block = share.first_step / kStepsPerBlock;
+    const int end_block = (share.end_step + kStepsPerBlock - 1) / kStepsPerBlock;
+    int entry = 0, loaded = first_block;
+    for (int step = share.first_step; step < share.end_step; ++step) {
+      const int block = step / kStepsPerBlock;
+      if (block == loaded) {
+        entry = block + lane < end_block ? __ldg(table + block + lane) : 0;
+        loaded += 32;
+      }
+      const int cache_block = __shfl_sync(~0u, entry, (block - first_block) % 32);
       if (lane != 0) continue;
       const int row = step % kStepsPerBlock * kStepTokens + rank * kBoxTokens;
       fill([&](uint32_t target, uint32_t barrier, int x) {
@@ -197,78 +198,87 @@ struct RowState {
   float max[2], sum[2];  // the maximum in use, in units of S; the sum is over this thread's keys only
 };
 
-// Masks S of a step and brings the running maximum up to date, before P = exp2(S - maximum). The maximum only moves when
-// it has grown by a factor of 2^8: what is accumulated is exact relative to any maximum, so O is hardly ever rescaled,
-// and most steps need no exchange between threads at all. Waits until P's slot is free.
-__device__ __forceinline__ void prepare_weights(DecodeSmem &smem, float (&s)[16], int first_key, int length,
-                                                const DecodeParams &p, int tile, RowState &rows,
-                                                const RingPosition<kSlots> &slots) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, slot = slots.place;
-  if (first_key + kStepTokens > length - (p.s_q - 1)) {  // some row does not see all of the keys
-    int seen[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      int row = tile * kTileRows + warp * 16 + lane / 4 + 8 * r;
-      seen[r] = length - max(p.s_q - 1 - row / p.heads, 0) - first_key - lane % 4 * 2;
-    }
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      if (i / 4 * 8 + i % 2 >= seen[i / 2 % 2]) s[i] = -INFINITY;
-    }
-  }
-  const float slack = 8.0f / p.scale_log2;
-  float top[2];
+// Hides the keys of a step that a row does not see.
+__device__ __forceinline__ void mask_scores(float (&s)[16], int first_key, int length, const DecodeParams &p, int tile) {
+  if (first_key + kStepTokens <= length - (p.s_q - 1)) return;  // all rows see all of them
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  int seen[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    float pair[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) pair[i] = fmaxf(s[4 * i + 2 * r], s[4 * i + 2 * r + 1]);
-    top[r] = fmaxf(fmaxf(pair[0], pair[1]), fmaxf(pair[2], pair[3]));
+    int row = tile * kTileRows + warp * 16 + lane / 4 + 8 * r;
+    seen[r] = length - max(p.s_q - 1 - row / p.heads, 0) - first_key - lane % 4 * 2;
   }
-  const bool moved = __any_sync(~0u, top[0] > rows.max[0] + slack || top[1] > rows.max[1] + slack);
-  sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slot]), slots.parity ^ 1);
-  if (moved) {
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float rescale = 1.0f;
-      top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 1));
-      top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 2));
-      if (top[r] > rows.max[r] + slack) {
-        rescale = sm90::exp2_approx((rows.max[r] - top[r]) * p.scale_log2);
-        rows.max[r] = top[r];
-        rows.sum[r] *= rescale;
-      }
-      if (lane % 4 == 0) smem.rescale[slot][warp * 16 + lane / 4 + 8 * r] = rescale;
-    }
+  for (int i = 0; i < 16; ++i) {
+    if (i / 4 * 8 + i % 2 >= seen[i / 2 % 2]) s[i] = -INFINITY;
   }
-  if (lane == 0) smem.must_rescale[slot][warp] = moved;
 }
 
-// Turns S into P in place, an element a call, and stores P as it becomes complete.
+// Turns S of a step into P in shared memory, in pieces that fit between two products, without a branch. The running
+// maximum only moves when it has grown by a factor of 2^8: what is accumulated is exact relative to any maximum, so O is
+// hardly ever rescaled.
 class Weigher {
  public:
+  static constexpr int kPieces = 20;
+
   __device__ Weigher(DecodeSmem &smem, RowState &rows, float scale_log2, int slot)
-      : rows_(rows), scale_log2_(scale_log2) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, row = warp * 16 + lane % 16;
-    target_ = sm90::smem_address(smem.probabilities) + row * 128 + (((slot * 4 + lane / 16) ^ (row % 8)) << 4);
+      : smem_(smem), rows_(rows), scale_log2_(scale_log2), slot_(slot) {}
+
+  __device__ void piece(float (&s)[16], int i) {
+    if (i == 0) find_maximum(s);
+    if (i == 1 || i == 2) {
 #pragma unroll
-    for (int r = 0; r < 2; ++r) offset_[r] = rows.max[r] == -INFINITY ? 0.0f : -rows.max[r] * scale_log2;
+      for (int r = 0; r < 2; ++r) top_[r] = fmaxf(top_[r], __shfl_xor_sync(~0u, top_[r], i));
+    }
+    if (i == 3) move_maximum();
+    if (i >= 4) weigh(s, i - 4);
+  }
+
+ private:
+  __device__ void find_maximum(const float (&s)[16]) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float pair[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) pair[i] = fmaxf(s[4 * i + 2 * r], s[4 * i + 2 * r + 1]);
+      top_[r] = fmaxf(fmaxf(pair[0], pair[1]), fmaxf(pair[2], pair[3]));
+    }
+  }
+  __device__ void move_maximum() {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    const float slack = 8.0f / scale_log2_;
+    bool moved = false;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const bool grown = top_[r] > rows_.max[r] + slack;
+      const float rescale = grown ? sm90::exp2_approx((rows_.max[r] - top_[r]) * scale_log2_) : 1.0f;
+      rows_.max[r] = grown ? top_[r] : rows_.max[r];
+      rows_.sum[r] *= rescale;
+      offset_[r] = rows_.max[r] == -INFINITY ? 0.0f : -rows_.max[r] * scale_log2_;
+      if (lane % 4 == 0) smem_.rescale[slot_][warp * 16 + lane / 4 + 8 * r] = rescale;
+      moved = moved || grown;
+    }
+    moved = __any_sync(~0u, moved);
+    if (lane == 0) smem_.must_rescale[slot_][warp] = moved;
   }
   __device__ void weigh(float (&s)[16], int i) {
     const int r = i / 2 % 2;
     s[i] = sm90::exp2_approx(fmaf(s[i], scale_log2_, offset_[r]));
     rows_.sum[r] += s[i];
     if (i % 8 == 7) {
+      const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane % 16;
+      const int place = slot_ * 4 + i / 8 * 2 + lane / 16;
       const float *v = s + i - 7;
-      sm90::store_matrices(target_ ^ (i / 8 * 32), sm90::pack_bf16(v[0], v[1]), sm90::pack_bf16(v[2], v[3]),
-                           sm90::pack_bf16(v[4], v[5]), sm90::pack_bf16(v[6], v[7]));
+      sm90::store_matrices(sm90::smem_address(smem_.probabilities) + row * 128 + ((place ^ (row % 8)) << 4),
+                           sm90::pack_bf16(v[0], v[1]), sm90::pack_bf16(v[2], v[3]), sm90::pack_bf16(v[4], v[5]),
+                           sm90::pack_bf16(v[6], v[7]));
     }
   }
 
- private:
+  DecodeSmem &smem_;
   RowState &rows_;
-  float scale_log2_, offset_[2];
-  uint32_t target_;
+  float scale_log2_, top_[2], offset_[2];
+  int slot_;
 };
 
 using Queries = uint32_t[kRegisterSlices][4];
@@ -284,16 +294,19 @@ __device__ __forceinline__ void start_scores(DecodeSmem &smem, float (&s)[16], c
   sm90::hold(s);
   sm90::wgmma_fence();
 #pragma unroll
-  for (int i = 0; i < kHeadDim / 16; ++i) {
+  for (int n = 0; n < kHeadDim / 16; ++n) {
+    // One product in four takes its queries from shared memory, evenly spread: such a product reads twice the bytes.
+    const bool from_registers = n % 4 != 3;
+    const int i = from_registers ? n - n / 4 : kRegisterSlices + n / 4;
     const uint64_t b = sm90::advance(keys, i / 4 * kChunkBytes + i % 4 * 32);
-    if (i < kRegisterSlices) {
-      sm90::wgmma_m64n32k16_ra(s, q[i], b, i > 0);
+    if (from_registers) {
+      sm90::wgmma_m64n32k16_ra(s, q[i], b, n > 0);
     } else if (i < kLatentSlices) {
       sm90::wgmma_m64n32k16(s, sm90::advance(slice, (i - kRegisterSlices) * kSliceBytes), b);
     } else {
       sm90::wgmma_m64n32k16(s, sm90::advance(rope, i % 4 * 32), b);
     }
-    between(i);
+    between(n);
   }
   sm90::wgmma_commit();
 }
@@ -393,15 +406,19 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
       finish_scores(even);
       ring.next();
     }
-    int step = share.first_step();
-    const int last = share.end_step() - 1;
+    int step = share.first_step;
+    const int last = share.end_step - 1;
+    auto prepare = [&](float(&s)[16]) {
+      mask_scores(s, step * kStepTokens, share.length, p, tile);
+      sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slots.place]), slots.parity ^ 1);
+      return Weigher(smem, rows, p.scale_log2, slots.place);
+    };
     // P of this step and S of the next.
     auto advance = [&](float(&s)[16], float(&next)[16]) {
-      prepare_weights(smem, s, step * kStepTokens, share.length, p, tile, rows, slots);
       wait_for_stage();
-      Weigher weigher(smem, rows, p.scale_log2, slots.place);
+      Weigher weigher = prepare(s);
       start_scores(smem, next, q, ring.place, [&](int i) {
-        if (i % 2 == 0 && i < 32) weigher.weigh(s, i / 2);
+        if (i >= 2 && i - 2 < Weigher::kPieces) weigher.piece(s, i - 2);
       });
       announce();
       finish_scores(next);
@@ -409,10 +426,9 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
       ++step;
     };
     auto finish = [&](float(&s)[16]) {
-      prepare_weights(smem, s, step * kStepTokens, share.length, p, tile, rows, slots);
-      Weigher weigher(smem, rows, p.scale_log2, slots.place);
+      Weigher weigher = prepare(s);
 #pragma unroll
-      for (int i = 0; i < 16; ++i) weigher.weigh(s, i);
+      for (int i = 0; i < Weigher::kPieces; ++i) weigher.piece(s, i);
       announce();
       ++step;
     };
@@ -514,7 +530,7 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
       ring.next();
       ring.next();
     }
-    for (int step = share.first_step(); step < share.end_step(); ++step) {
+    for (int step = share.first_step; step < share.end_step; ++step) {
       uint8_t *columns = smem.stages[ring.place] + side * (kValueColumns / 64) * kChunkBytes;
       sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
       sm90::barrier_wait(sm90::smem_address(&smem.p_full[slots.place]), slots.parity);

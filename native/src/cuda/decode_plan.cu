@@ -1,4 +1,4 @@
-// Cuts the blocks of all sequences into parts of equal cost. A sequence costs its blocks and a fixed overhead for its
+// Cuts the steps of all sequences into parts of equal cost. A sequence costs its steps and a fixed overhead for its
 // queries and outputs; the costs laid end to end are cut every `budget`. Every step is a prefix sum or a binary search.
 
 #include <cuda_runtime.h>
@@ -15,10 +15,10 @@ struct PlanParams {
   const int32_t *seq_lens;
   PlanPart *parts;
   int32_t *splits;
-  int batch, part_count, overhead;
+  int batch, part_count, overhead, least;
 };
 
-__device__ int blocks_of(int length) { return (length + kBlockTokens - 1) / kBlockTokens; }
+__device__ int steps_of(int length) { return (length + kStepTokens - 1) / kStepTokens; }
 
 // In place inclusive prefix sum of values[0, count) by the whole block; `totals` holds one int a warp.
 __device__ void prefix_sum(int *values, int count, int *totals) {
@@ -59,13 +59,13 @@ __global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
   extern __shared__ int ends[];  // end of each sequence on the cost axis
   __shared__ int totals[kPlanThreads / 32];
   int *jobs = ends + p.batch;  // prefix sum of the parts in which a cut sequence starts
-  for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) ends[b] = blocks_of(p.seq_lens[b]) + p.overhead;
+  for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) ends[b] = steps_of(p.seq_lens[b]) + p.overhead;
   __syncthreads();
   prefix_sum(ends, p.batch, totals);
-  int budget = (ends[p.batch - 1] + p.part_count - 1) / p.part_count;
+  const int budget = max((ends[p.batch - 1] + p.part_count - 1) / p.part_count, p.least);
 
-  // A sequence's blocks are the last of its interval; an empty sequence stands at its interval's last place.
-  auto first_place = [&](int b) { return ends[b] - max(blocks_of(p.seq_lens[b]), 1); };
+  // A sequence's steps are the last of its interval; an empty sequence stands at its interval's last place.
+  auto first_place = [&](int b) { return ends[b] - max(steps_of(p.seq_lens[b]), 1); };
   auto last_part = [&](int b) { return (ends[b] - 1) / budget; };
 
   // At most one cut sequence starts in a part: its last.
@@ -81,8 +81,8 @@ __global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
     row.combine_seq = -1;
     if (row.first_seq <= row.last_seq) {
       row.first_len = p.seq_lens[row.first_seq];
-      row.first_block = max(0, begin - first_place(row.first_seq));
-      row.end_block = min(blocks_of(p.seq_lens[row.last_seq]), end - first_place(row.last_seq));
+      row.first_step = max(0, begin - first_place(row.first_seq));
+      row.end_step = min(steps_of(p.seq_lens[row.last_seq]), end - first_place(row.last_seq));
     }
     p.parts[part] = row;
     jobs[part] = cut_here(row, part);
@@ -115,7 +115,7 @@ cudaError_t launch_plan(const DecodeShape &shape, const int32_t *seq_lens, int32
                                             (kMaxPlanBatch + shape.parts) * sizeof(int));
   if (status != cudaSuccess) return status;
   PlanParams params = {seq_lens, reinterpret_cast<PlanPart *>(tiles), splits, shape.batch, shape.parts,
-                       shape.sequence_overhead};
+                       shape.sequence_overhead, shape.least_steps};
   plan_kernel<<<1, kPlanThreads, smem, stream>>>(params);
   return cudaGetLastError();
 }

@@ -6,16 +6,17 @@
 namespace mla::cuda {
 
 constexpr int kBlockTokens = 64;
+constexpr int kStepTokens = 32;  // the kernels work and the plan counts in steps of so many keys
 constexpr int kTileRows = 64;  // query rows (s_q x heads) of one thread block
 constexpr int kHeadDim = 576;  // latent and rope part of a key
 constexpr int kValueDim = 512;
 
-// One row of `tiles`: the work of one worker (the thread blocks that share a part), from (first_seq, first_block) to
-// (last_seq, end_block), in blocks of 64 tokens; first_seq > last_seq when there is none. Beside it, and not connected
-// with it, row j holds the j-th sequence that has been cut (combine_seq, or -1 when there are fewer), in how many splits,
-// and the part that has the first of them.
+// One row of `tiles`: the work of one worker (the thread blocks that share a part), from (first_seq, first_step) to
+// (last_seq, end_step); first_seq > last_seq when there is none. Beside it, and not connected with it, row j holds the
+// j-th sequence that has been cut (combine_seq, or -1 when there are fewer), in how many splits, and the part that has
+// the first of them.
 struct alignas(16) PlanPart {
-  int32_t first_seq, first_block, last_seq, end_block;
+  int32_t first_seq, first_step, last_seq, end_step;
   int32_t combine_seq, combine_splits, combine_part;
   int32_t first_len;  // length of first_seq: saves the kernel's start one dependent load
 };
