@@ -5,7 +5,6 @@
 #include <cudaTypedefs.h>
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "decode_combine.cuh"
 #include "decode_kernel.cuh"
@@ -133,19 +132,19 @@ mla_status device_status(cudaError_t status, const char *what, std::string &erro
 }  // namespace
 
 DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
+  // From here on it pays that the tiles of a sequence share what they read, although they must keep step.
+  constexpr int kLongSequence = 2048;
+  const bool many_rows = args.s_q * args.heads >= kTileRows;
   DecodeShape shape;
   shape.batch = args.batch;
   shape.s_q = args.s_q;
   shape.heads = args.heads;
   shape.rows = args.s_q * args.heads;
   shape.tiles = (shape.rows + kTileRows - 1) / kTileRows;
-  shape.cluster = shape.tiles % 2 == 0 ? 2 : 1;
-  if (const char *x = getenv("CL")) shape.cluster = atoi(x);
+  shape.cluster = shape.tiles % 2 == 0 && args.max_len > kLongSequence ? 2 : 1;
   shape.parts = std::max(1, multiprocessors / shape.tiles);
-  shape.sequence_overhead = shape.rows >= 64 ? 8 : 4;
-  shape.least_steps = shape.rows >= 64 ? 4 : 1;
-  if (const char *x = getenv("OV")) shape.sequence_overhead = atoi(x);
-  if (const char *x = getenv("MINB")) shape.least_steps = atoi(x);
+  shape.sequence_overhead = many_rows ? 8 : 4;  // both measured: docs/kernels.md
+  shape.least_steps = many_rows ? 4 : 1;
   return shape;
 }
 

@@ -418,9 +418,9 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
       wait_for_stage();
       Weigher weigher = prepare(s);
       start_scores(smem, next, q, ring.place, [&](int i) {
-        if (i >= 2 && i - 2 < Weigher::kPieces) weigher.piece(s, i - 2);
+        if (i < Weigher::kPieces) weigher.piece(s, i);
+        if (i == Weigher::kPieces) announce();  // O += P V fills the gap between these products and the next
       });
-      announce();
       finish_scores(next);
       ring.next();
       ++step;
