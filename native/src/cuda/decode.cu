@@ -144,7 +144,7 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.cluster = shape.tiles % 2 == 0 && args.max_len > kLongSequence ? 2 : 1;
   shape.parts = std::max(1, multiprocessors / shape.tiles);
   shape.sequence_overhead = many_rows ? 8 : 4;  // both measured: docs/kernels.md
-  shape.least_steps = many_rows ? 4 : 1;
+  shape.least_steps = many_rows ? 3 : 1;
   return shape;
 }
 

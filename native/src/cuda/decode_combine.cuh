@@ -7,15 +7,15 @@ namespace mla::cuda {
 
 constexpr int kCombineWarps = 8;
 constexpr int kCombineBlocksPerMultiprocessor = 8;  // that run at once
-constexpr int kSliceColumns = 128;  // of one output row: four values a lane
+constexpr int kSliceColumns = 128;                  // of one output row: four values a lane
 constexpr int kSlices = kValueDim / kSliceColumns;
 
 __device__ __forceinline__ float4 weighted_sum(float4 sum, float weight, float4 v) {
   return make_float4(sum.x + weight * v.x, sum.y + weight * v.y, sum.z + weight * v.z, sum.w + weight * v.w);
 }
 
-// Grid: (items, sequences that may have been cut), an item being a slice of a query row. kWarps warps share the splits of an item: 1 where a
-// sequence has few splits, all of the block's where it has many.
+// Grid: (items, sequences that may have been cut), an item being a slice of a query row. kWarps warps of a block share
+// the splits of an item.
 template <int kWarps>
 __global__ void __launch_bounds__(kCombineWarps * 32) combine_kernel(const __grid_constant__ DecodeParams p) {
   __shared__ float4 sums[kCombineWarps][32];
@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kCombineWarps * 32) combine_kernel(const __gri
   const int seq = job.combine_seq, splits = job.combine_splits, part = job.combine_part;
   sm90::wait_for_previous_kernel();
   sm90::launch_dependents();
-  if (seq < 0 || row >= p.rows) return;  // with kWarps > 1 a block has one item: all of it returns
+  if (seq < 0 || row >= p.rows) return;
   auto place = [&](int split) {
     int slot = split == 0 ? starting_slot(part) : continued_slot(part + split);
     return static_cast<int64_t>(slot) * p.rows + row;
@@ -68,9 +68,9 @@ __global__ void __launch_bounds__(kCombineWarps * 32) combine_kernel(const __gri
   if (kWarps > 1) {
     sums[warp][lane] = sum;
     __syncthreads();
-    if (warp > 0) return;
+    if (warp % kWarps > 0) return;
 #pragma unroll
-    for (int w = 1; w < kWarps; ++w) sum = weighted_sum(sum, 1.0f, sums[w][lane]);
+    for (int w = 1; w < kWarps; ++w) sum = weighted_sum(sum, 1.0f, sums[warp + w][lane]);
   }
   uint2 packed = make_uint2(sm90::pack_bf16(sum.x, sum.y), sm90::pack_bf16(sum.z, sum.w));
   *reinterpret_cast<uint2 *>(p.out + (static_cast<int64_t>(seq) * p.rows + row) * kValueDim + column) = packed;
