@@ -1,7 +1,8 @@
 // Joins the partial results of the sequences that the plan has cut.
 #pragma once
 
-#include "decode_kernel.cuh"
+#include "decode_common.cuh"
+#include "sm90/wgmma.cuh"
 
 namespace mla::cuda {
 

@@ -6,134 +6,11 @@
 //   copy    one warp feeds a ring of five 36 KB stages by TMA; the queries of each sequence travel in it as well
 #pragma once
 
-#include <cuda_bf16.h>
-
-#include "decode_plan.cuh"
-#include "sm90/barrier.cuh"
+#include "decode_common.cuh"
 #include "sm90/tma.cuh"
 #include "sm90/wgmma.cuh"
 
 namespace mla::cuda {
-
-struct DecodeParams {
-  const int32_t *block_table;
-  int64_t table_stride;
-  const int32_t *seq_lens;
-  const PlanPart *parts;
-  __nv_bfloat16 *out;  // [batch, rows, 512]
-  float *lse;          // [batch, heads, s_q]
-  float *partial_out;  // [2 * parts, rows, 512], each normalised by its own sum
-  float *partial_lse;  // [2 * parts, rows], base 2; -inf where no key was seen
-  int s_q, heads, rows;
-  float scale_log2;  // softmax scale x log2(e)
-};
-
-// Boxes of 64 values x 32 rows of the queries [batch, rows, 576] and of the cache [blocks, 64, 576]; of the latter each
-// block of a cluster loads its share of the rows for all.
-struct DecodeMaps {
-  CUtensorMap queries, cache;
-};
-
-constexpr int kStepsPerBlock = kBlockTokens / kStepTokens;
-constexpr int kStages = 5;
-constexpr int kChunks = kHeadDim / 64;  // a stage: nine columns of 64 values, each 32 rows x 128 bytes, swizzled
-constexpr int kChunkBytes = kStepTokens * 128;
-constexpr int kStageBytes = kChunks * kChunkBytes;
-constexpr int kSlots = 2;  // of P
-// Of the queries' 36 slices of 16 values, as many are held in registers as ptxas lets a role of 168 have (it wants 26
-// beside the operands of wgmma); the others, the rope part among them, lie in shared memory.
-constexpr int kRegisterSlices = 27;
-constexpr int kLatentSlices = kValueDim / 16;
-constexpr int kSmemSlices = kLatentSlices - kRegisterSlices;
-constexpr int kSliceBytes = kTileRows * 32;
-static_assert(kRegisterSlices == kHeadDim / 16 / 4 * 3, "three products in four take their queries from registers");
-constexpr int kValueWarps = 8;
-constexpr int kScoreWarps = 4;
-constexpr int kValueColumns = 256;  // of O, for each of the two value warpgroups
-constexpr int kDecodeThreads = 512;
-static_assert(kTileRows == 2 * kStepTokens, "the queries of a tile travel as two steps' keys do");
-static_assert(2 * kValueColumns == kValueDim, "two value warpgroups");
-
-struct DecodeSmem {
-  uint8_t stages[kStages][kStageBytes];
-  uint8_t rope_queries[kTileRows * 128];   // swizzled
-  uint8_t probabilities[kTileRows * 128];  // P: 64 rows x 2 slots of 32 keys, BF16, swizzled
-  uint8_t query_slices[kSmemSlices][kSliceBytes];  // eight rows x 16 bytes contiguous, then the next 16 bytes of them
-  float rescale[kSlots][kTileRows];
-  int must_rescale[kSlots][kScoreWarps];  // for the 16 rows of each warp
-  float inverse_sum[kTileRows];
-  PlanPart part;
-  uint64_t full[kStages], empty[kStages];
-  uint64_t p_full[kSlots], p_empty[kSlots];
-  uint64_t sum_full, sum_empty;
-};
-static_assert(sizeof(DecodeSmem) <= 227 * 1024, "shared memory of a block");
-
-// Position in a ring of kSize places.
-template <int kSize>
-struct RingPosition {
-  int place = 0;
-  uint32_t parity = 0;
-  __device__ void next() {
-    if (++place == kSize) {
-      place = 0;
-      parity ^= 1;
-    }
-  }
-};
-
-// One sequence's share of a part, in steps.
-struct Share {
-  int seq, length, first_step, end_step;
-  __device__ bool empty() const { return first_step >= end_step; }
-  __device__ bool whole() const { return first_step == 0 && end_step * kStepTokens >= length; }
-  __device__ int slot() const { return first_step > 0 ? continued_slot(blockIdx.y) : starting_slot(blockIdx.y); }
-};
-
-__device__ __forceinline__ int64_t lse_place(const DecodeParams &p, int seq, int row) {
-  return (static_cast<int64_t>(seq) * p.heads + row % p.heads) * p.s_q + row / p.heads;
-}
-
-// The contract's log-sum-exp from one of base 2: a row that saw no key has +inf.
-__device__ __forceinline__ float natural_lse(float lse2) {
-  return lse2 == -INFINITY ? INFINITY : lse2 * 0.69314718055994531f;
-}
-
-// Walks the sequences of a part; every role walks by itself.
-class ShareWalk {
- public:
-  __device__ ShareWalk(const PlanPart &part, const int32_t *seq_lens)
-      : part_(part), seq_lens_(seq_lens), seq_(part.first_seq), next_length_(part.first_len) {}
-  __device__ bool done() const { return seq_ > part_.last_seq; }
-  __device__ Share take() {
-    Share share;
-    share.seq = seq_;
-    share.length = next_length_;
-    share.first_step = seq_ == part_.first_seq ? part_.first_step : 0;
-    share.end_step = seq_ == part_.last_seq ? part_.end_step : (share.length + kStepTokens - 1) / kStepTokens;
-    ++seq_;
-    if (!done()) next_length_ = __ldg(seq_lens_ + seq_);
-    return share;
-  }
-
- private:
-  const PlanPart &part_;
-  const int32_t *seq_lens_;
-  int seq_, next_length_;
-};
-
-// Tells every block of the cluster that this warp is done with a place of a ring: each block feeds the rings of all.
-template <int kCluster>
-__device__ __forceinline__ void release(const uint64_t &empty, uint32_t arrivals) {
-  if constexpr (kCluster == 1) {
-    sm90::barrier_arrive(sm90::smem_address(&empty), arrivals);
-  } else {
-#pragma unroll
-    for (uint32_t rank = 0; rank < kCluster; ++rank) {
-      sm90::barrier_arrive_remote(sm90::smem_address(&empty), rank, arrivals);
-    }
-  }
-}
 
 // ---- copy -------------------------------------------------------------------------------------------------------------
 
@@ -199,7 +76,8 @@ struct RowState {
 };
 
 // Hides the keys of a step that a row does not see.
-__device__ __forceinline__ void mask_scores(float (&s)[16], int first_key, int length, const DecodeParams &p, int tile) {
+__device__ __forceinline__ void mask_scores(float (&s)[16], int first_key, int length, const DecodeParams &p,
+                                            int tile) {
   if (first_key + kStepTokens <= length - (p.s_q - 1)) return;  // all rows see all of them
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   int seen[2];
@@ -376,8 +254,7 @@ __device__ __forceinline__ void publish_sums(DecodeSmem &smem, const DecodeParam
       p.partial_lse[static_cast<int64_t>(share.slot()) * p.rows + query_row] = lse2;
     }
   }
-  __syncwarp();
-  if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.sum_full));
+  sm90::barrier_arrive(sm90::smem_address(&smem.sum_full));
 }
 
 template <int kCluster>
@@ -390,8 +267,7 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
 
   auto announce = [&] {
     sm90::fence_async_proxy();
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) sm90::barrier_arrive(sm90::smem_address(&smem.p_full[slots.place]));
+    sm90::barrier_arrive(sm90::smem_address(&smem.p_full[slots.place]));
     slots.next();
   };
   auto wait_for_stage = [&] { sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity); };
@@ -560,10 +436,8 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
       sm90::wgmma_wait<0>();
       sm90::hold(left);
       sm90::hold(right);
-      if (lane == 0) {
-        sm90::barrier_arrive(sm90::smem_address(&smem.p_empty[slots.place]));
-        release<kCluster>(smem.empty[ring.place], 1);
-      }
+      sm90::barrier_arrive(sm90::smem_address(&smem.p_empty[slots.place]));
+      if (lane == 0) release<kCluster>(smem.empty[ring.place], 1);
       slots.next();
       ring.next();
     }
@@ -572,8 +446,7 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
     sum_parity ^= 1;
     store_output(smem, left, p, share, tile, side * kValueColumns);
     store_output(smem, right, p, share, tile, side * kValueColumns + kValueColumns / 2);
-    __syncwarp();
-    if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.sum_empty));
+    sm90::barrier_arrive(sm90::smem_address(&smem.sum_empty));
   }
 }
 
@@ -587,12 +460,13 @@ __device__ __forceinline__ void init_barriers(DecodeSmem &smem) {
     barrier_init(smem_address(&smem.full[stage]), 1);
     barrier_init(smem_address(&smem.empty[stage]), kCluster * kValueWarps);
   }
+  // Every thread arrives at these, not one a warp: racecheck does not follow __syncwarp, and the difference is small.
   for (int slot = 0; slot < kSlots; ++slot) {
-    barrier_init(smem_address(&smem.p_full[slot]), kScoreWarps);
-    barrier_init(smem_address(&smem.p_empty[slot]), kValueWarps);
+    barrier_init(smem_address(&smem.p_full[slot]), kScoreWarps * 32);
+    barrier_init(smem_address(&smem.p_empty[slot]), kValueWarps * 32);
   }
-  barrier_init(smem_address(&smem.sum_full), kScoreWarps);
-  barrier_init(smem_address(&smem.sum_empty), kValueWarps);
+  barrier_init(smem_address(&smem.sum_full), kScoreWarps * 32);
+  barrier_init(smem_address(&smem.sum_empty), kValueWarps * 32);
   sm90::barrier_init_fence();
 }
 
