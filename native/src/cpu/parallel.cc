@@ -7,8 +7,9 @@
 namespace mla::cpu {
 namespace {
 
-// How long a thread looks for work before it sleeps: about 20 microseconds, the time between two operations of a layer.
-constexpr int kSpins = 1000;
+// How long a thread looks for work before it sleeps: some hundred microseconds, so that it is awake for every operation
+// of a step and for the next step. Waking takes longer than many operations do.
+constexpr int kSpins = 10000;
 
 int allowed_threads() {
   cpu_set_t set;

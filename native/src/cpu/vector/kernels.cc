@@ -39,7 +39,12 @@ MLA_INLINE void widen_row(const T *x, int64_t n, float *out) {
 
 // Rows of x that share a load of w, and vectors of w's columns that share a load of x.
 constexpr int kTileRows = 4;
-constexpr int kTileColumns = kLanes / 4;
+constexpr int kTileColumns = kLanes == 16 ? 4 : 2;
+
+// The same for scores, whose tile is of kLanes sums: all heads of a small model share the one pass over a key.
+constexpr int kScoreRows = kLanes / 2;
+constexpr int kScoreColumns = 2;
+constexpr int kAhead = 8;  // keys asked for in advance  // keys asked for in advance  // keys asked for in advance  // keys asked for in advance  // keys asked for in advance
 
 // Lanes run over k, so keys are read as they lie and every sum has the same order whatever the tile.
 template <int kRows, int kColumns, class W>
@@ -63,7 +68,7 @@ MLA_INLINE void tile_scores(const float *const *x, const W *w, int64_t stride, i
   int64_t at = 0;
   for (; at + kLanes <= k; at += kLanes) {
     for (int j = 0; j < kColumns; j++) {
-      __builtin_prefetch(w + (2 * kColumns + j) * stride + at);
+      __builtin_prefetch(w + (kAhead + j) * stride + at);
     }
     accumulate([at](const auto *p) __attribute__((always_inline)) { return load(p + at); });
   }
@@ -81,8 +86,11 @@ template <int kColumns, class W>
 MLA_INLINE void column_scores(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t k, float *out,
                               int64_t out_stride) {
   int64_t i = 0;
-  for (; i + kTileRows <= m; i += kTileRows) {
-    tile_scores<kTileRows, kColumns>(x + i, w, stride, k, out + i * out_stride, out_stride);
+  for (; i + kScoreRows <= m; i += kScoreRows) {
+    tile_scores<kScoreRows, kColumns>(x + i, w, stride, k, out + i * out_stride, out_stride);
+  }
+  for (; i + kScoreRows / 2 <= m; i += kScoreRows / 2) {
+    tile_scores<kScoreRows / 2, kColumns>(x + i, w, stride, k, out + i * out_stride, out_stride);
   }
   for (; i < m; i++) {
     tile_scores<1, kColumns>(x + i, w, stride, k, out + i * out_stride, out_stride);
@@ -93,8 +101,8 @@ template <class W>
 void scores_of(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t n, int64_t k, float *out,
                int64_t out_stride) {
   int64_t j = 0;
-  for (; j + kTileColumns <= n; j += kTileColumns) {
-    column_scores<kTileColumns>(x, m, w + j * stride, stride, k, out + j, out_stride);
+  for (; j + kScoreColumns <= n; j += kScoreColumns) {
+    column_scores<kScoreColumns>(x, m, w + j * stride, stride, k, out + j, out_stride);
   }
   for (; j < n; j++) {
     column_scores<1>(x, m, w + j * stride, stride, k, out + j, out_stride);
@@ -134,14 +142,25 @@ MLA_INLINE void fill_panel(const W *w, int64_t stride, int64_t columns, int64_t 
   }
 }
 
+// Asks for the weights of a panel ahead of their use: their rows are too far apart for the hardware to guess.
+template <class W>
+MLA_INLINE void ask_for_panel(const W *w, int64_t stride, int64_t columns, int64_t count) {
+  constexpr int64_t kLine = 64 / sizeof(W);
+  for (int64_t column = 0; column < columns; column++) {
+    for (int64_t at = 0; at < count; at += kLine) {
+      __builtin_prefetch(w + column * stride + at);
+    }
+  }
+}
+
 // Adds count terms to kRows rows of sums; kVectors vectors hold the columns, `part` of them in the last.
 template <int kRows, int kVectors>
 MLA_INLINE void tile_linear(const float *const *x, int64_t begin, int64_t count, const float *panel, float *out,
                             int64_t out_stride, int64_t part) {
-  Floats sums[kRows][kVectors] = {};
-  for (int i = 0; i < kRows && begin > 0; i++) {
+  Floats sums[kRows][kVectors];
+  for (int i = 0; i < kRows; i++) {
     for (int v = 0; v < kVectors; v++) {
-      sums[i][v] = load_some(out + i * out_stride + v * kLanes, v + 1 < kVectors ? kLanes : part);
+      sums[i][v] = begin == 0 ? Floats{} : load_some(out + i * out_stride + v * kLanes, v + 1 < kVectors ? kLanes : part);
     }
   }
   for (int64_t at = 0; at < count; at++) {
@@ -187,7 +206,12 @@ void linear_of(const float *const *x, int64_t m, const W *w, int64_t stride, int
     int64_t begin = 0;
     do {  // once for depth 0, which gives zeros
       const int64_t count = depth - begin < kPiece ? depth - begin : kPiece;
-      fill_panel(w + j * stride + begin, stride, columns, count, panel);
+      const W *weights = w + j * stride + begin;
+      if (j == 0) {
+        ask_for_panel(weights, stride, columns, count);
+      }
+      fill_panel(weights, stride, columns, count, panel);
+      ask_for_panel(weights + kPanel * stride, stride, n - j - kPanel < kPanel ? n - j - kPanel : kPanel, count);
       if (columns > kLanes) {
         panel_linear<2>(x, m, begin, count, panel, out + j, out_stride, columns - kLanes);
       } else {
