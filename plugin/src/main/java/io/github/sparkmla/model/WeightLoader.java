@@ -10,6 +10,7 @@ import io.github.sparkmla.tensor.Device;
 import io.github.sparkmla.tensor.Ops;
 import io.github.sparkmla.tensor.Tensor;
 import java.util.HashSet;
+import java.util.Map;
 import java.util.Set;
 import java.util.TreeMap;
 import org.slf4j.Logger;
@@ -44,7 +45,10 @@ final class WeightLoader implements Weights.Source {
     Weights weights() {
         Weights weights = Weights.of(checkpoint.config(), this);
         if (arena != null) {
-            warnOfUnused();
+            Map<String, Integer> unused = unused();
+            if (!unused.isEmpty()) {
+                log.warn("{}: tensors that the model does not use, by number: {}", checkpoint.folder(), unused);
+            }
         }
         return weights;
     }
@@ -121,20 +125,16 @@ final class WeightLoader implements Weights.Source {
         return out;
     }
 
-    /** Layers past num_hidden_layers (multi-token prediction) and the like: named once, by module. */
-    private void warnOfUnused() {
-        TreeMap<String, Integer> unused = new TreeMap<>();
+    /** Layers past num_hidden_layers (multi-token prediction) and the like, by module, with how many tensors each has. */
+    Map<String, Integer> unused() {
+        Map<String, Integer> unused = new TreeMap<>();
         for (String name : checkpoint.tensors().tensors().keySet()) {
             if (!used.contains(name)) {
                 String[] parts = name.split("\\.", -1);
-                String module = parts.length > 2 && parts[1].equals("layers")
-                        ? String.join(".", parts[0], parts[1], parts[2], "*")
-                        : name;
-                unused.merge(module, 1, Integer::sum);
+                boolean inLayer = parts.length > 2 && parts[1].equals("layers");
+                unused.merge(inLayer ? parts[0] + ".layers." + parts[2] + ".*" : name, 1, Integer::sum);
             }
         }
-        if (!unused.isEmpty()) {
-            log.warn("{}: tensors that the model does not use, by number: {}", checkpoint.folder(), unused);
-        }
+        return unused;
     }
 }
