@@ -166,12 +166,12 @@ public final class GenerateJob implements Callable<Integer> {
         if (existing != null) {
             return generate(existing);
         }
-        SparkSession spark =
-                SparkSession.builder().appName("spark-mla generate").getOrCreate();
-        try {
+        try (SparkSession spark =
+                SparkSession.builder().appName("spark-mla generate").getOrCreate()) {
             return generate(spark);
-        } finally {
-            spark.stop();
+        } catch (IllegalArgumentException e) { // the plugin refuses the configuration
+            System.err.println("generate: " + explain(e));
+            return CommandLine.ExitCode.SOFTWARE;
         }
     }
 
