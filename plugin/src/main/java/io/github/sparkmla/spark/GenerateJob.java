@@ -166,12 +166,17 @@ public final class GenerateJob implements Callable<Integer> {
         if (existing != null) {
             return generate(existing);
         }
-        try (SparkSession spark =
-                SparkSession.builder().appName("spark-mla generate").getOrCreate()) {
-            return generate(spark);
+        SparkSession spark;
+        try {
+            spark = SparkSession.builder().appName("spark-mla generate").getOrCreate();
         } catch (IllegalArgumentException e) { // the plugin refuses the configuration
             System.err.println("generate: " + explain(e));
             return CommandLine.ExitCode.SOFTWARE;
+        }
+        try {
+            return generate(spark);
+        } finally {
+            spark.stop();
         }
     }
 
