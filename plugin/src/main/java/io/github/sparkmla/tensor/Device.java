@@ -57,16 +57,6 @@ public final class Device implements AutoCloseable {
         return kind.equals("cuda");
     }
 
-    /** Free bytes of the device now. */
-    public long freeBytes() {
-        try (LongPointer free = new LongPointer(1);
-                LongPointer total = new LongPointer(1);
-                BytePointer name = new BytePointer(256)) {
-            check(Mla.mla_device_info(context, free, total, name, 256));
-            return free.get();
-        }
-    }
-
     /** The device's own name. */
     public String name() {
         try (LongPointer free = new LongPointer(1);
