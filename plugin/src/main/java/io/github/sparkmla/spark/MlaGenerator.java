@@ -82,7 +82,6 @@ public final class MlaGenerator extends GeneratorParams implements DefaultParams
     private Path openCheckpoint(boolean messages) {
         Path folder = Path.of(getModel()).toAbsolutePath().normalize();
         Checkpoint checkpoint = Engine.check(folder);
-        checkpoint.openTokenizer().close();
         if (messages && checkpoint.chatTemplate().isEmpty()) {
             throw new IllegalArgumentException(("column '%s' holds messages, but the checkpoint %s has no chat template"
                             + " (tokenizer_config.json or chat_template.jinja): give prompts as strings")
