@@ -32,7 +32,7 @@ __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &ma
     for (int c = 0; c < kChunks; ++c) load_chunk(stage + c * kChunkBytes, barrier, c * 64);
     ring.next();
   };
-  for (ShareWalk walk(smem.part, p.seq_lens); !walk.done();) {
+  for (ShareWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
     if (lane == 0) {
@@ -251,7 +251,7 @@ __device__ __forceinline__ void publish_sums(DecodeSmem &smem, const DecodeParam
     if (share.whole()) {
       p.lse[lse_place(p, share.seq, query_row)] = natural_lse(lse2);
     } else {
-      p.partial_lse[static_cast<int64_t>(share.slot()) * p.rows + query_row] = lse2;
+      p.partial_lse[static_cast<int64_t>(share.slot(p)) * p.rows + query_row] = lse2;
     }
   }
   sm90::barrier_arrive(sm90::smem_address(&smem.sum_full));
@@ -272,7 +272,7 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
   };
   auto wait_for_stage = [&] { sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity); };
 
-  for (ShareWalk walk(smem.part, p.seq_lens); !walk.done();) {
+  for (ShareWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     RowState rows = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
     if (!share.empty()) {
@@ -378,7 +378,7 @@ __device__ __forceinline__ void store_output(const DecodeSmem &smem, float (&o)[
         if (valid) *reinterpret_cast<uint4 *>(p.out + start + group * 32) = make_uint4(v[0], v[1], v[2], v[3]);
       }
     } else if (valid) {
-      int64_t start = (static_cast<int64_t>(share.slot()) * p.rows + query_row) * kValueDim + column + lane % 4 * 2;
+      int64_t start = (static_cast<int64_t>(share.slot(p)) * p.rows + query_row) * kValueDim + column + lane % 4 * 2;
 #pragma unroll
       for (int i = 0; i < 16; ++i) {
         *reinterpret_cast<float2 *>(p.partial_out + start + i * 8) =
@@ -398,7 +398,7 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
   float left[64], right[64];  // columns of O
   const uint64_t p_rows = sm90::swizzled_descriptor(sm90::smem_address(smem.probabilities), 0);
 
-  for (ShareWalk walk(smem.part, p.seq_lens); !walk.done();) {
+  for (ShareWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
 #pragma unroll
     for (int i = 0; i < 64; ++i) left[i] = right[i] = 0.0f;
