@@ -132,10 +132,8 @@ mla_status device_status(cudaError_t status, const char *what, std::string &erro
 
 // Measured: docs/kernels.md. By the heads alone, so that the number of queries does not matter either.
 SplitRule deterministic_rule(int heads) {
-  if (const char *tune = getenv("MLA_RULE")) { SplitRule r; sscanf(tune, "%d,%d,%d", &r.short_steps, &r.short_splits, &r.long_steps); return r; }
-  if (heads > 64) return {24, 2, 64};
-  if (heads > 32) return {16, 2, 64};
-  return {8, 4, 32};
+  if (heads > 32) return {32, 1, 64};
+  return {8, 4, 64};
 }
 
 }  // namespace

@@ -104,6 +104,7 @@ __global__ void __launch_bounds__(kPlanThreads) plan_by_load_kernel(PlanParams p
   if (threadIdx.x == 0) p.splits[0] = 0;
   __syncthreads();
   prefix_sum(p.splits + 1, p.batch, totals);
+  __threadfence();  // mla_decode reads the plan before it waits for the kernel before it
 }
 
 // A cut between two splits: where it lies on the cost axis, and what it is there.
@@ -178,6 +179,7 @@ __global__ void __launch_bounds__(kPlanThreads) plan_by_length_kernel(PlanParams
     p.parts[part] = row;
     from = to;
   }
+  __threadfence();  // mla_decode reads the plan before it waits for the kernel before it
 }
 
 }  // namespace
