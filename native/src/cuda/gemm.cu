@@ -2,11 +2,10 @@
 
 #include "gemm.h"
 
-#include <cudaTypedefs.h>
-
 #include <algorithm>
 
 #include "gemm_kernel.cuh"
+#include "launch.h"
 
 namespace mla::cuda {
 namespace {
@@ -26,40 +25,13 @@ struct Product {
   int64_t expected_rows, expected_groups;  // rows of a group with rows, and how many such: what tiles are chosen by
 };
 
-// cuTensorMapEncodeTiled, from the driver that is loaded: nothing links to libcuda.
-PFN_cuTensorMapEncodeTiled_v12000 tensor_map_encoder() {
-  static const PFN_cuTensorMapEncodeTiled_v12000 encoder = [] {
-    void *function = nullptr;
-    cudaDriverEntryPointQueryResult found;
-#if CUDART_VERSION >= 12050
-    cudaError_t status =
-        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
-#else
-    cudaError_t status = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found);
-#endif
-    bool usable = status == cudaSuccess && found == cudaDriverEntryPointSuccess;
-    return usable ? reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function) : nullptr;
-  }();
-  return encoder;
-}
-
 bool encode_weights(CUtensorMap &map, const Product &product, bool across, int tile_rows) {
-  auto encode = tensor_map_encoder();
-  if (encode == nullptr) return false;
   const GemmParams &p = product.params;
-  const auto inner = static_cast<cuuint64_t>(across ? p.columns : p.depth);
-  const auto outer = static_cast<cuuint64_t>(across ? p.depth : p.columns);
-  const int64_t outer_stride = across ? product.depth_stride : product.column_stride;
-  cuuint64_t shape[3] = {inner, outer, static_cast<cuuint64_t>(p.groups)};
-  cuuint64_t stride[2] = {static_cast<cuuint64_t>(outer_stride) * 2, static_cast<cuuint64_t>(product.group_stride) * 2};
-  cuuint32_t box[3] = {64, static_cast<cuuint32_t>(across ? kStepDepth : tile_rows), 1};
-  cuuint32_t step[3] = {1, 1, 1};
-  return encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, product.weights, shape, stride, box, step,
-                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+  return across ? encode_map(map, product.weights, p.columns, p.depth, product.depth_stride, p.groups,
+                             product.group_stride, kStepDepth)
+                : encode_map(map, product.weights, p.depth, p.columns, product.column_stride, p.groups,
+                             product.group_stride, tile_rows);
 }
-
-bool aligned16(const void *data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
 
 // A dimension's stride, which is of no meaning where there is at most one step of it.
 int64_t stride_of(const mla_tensor &t, int dimension, int64_t otherwise) {
@@ -97,12 +69,6 @@ std::string unsupported(const char *what, const mla_tensor &x, const mla_tensor 
   return "";
 }
 
-mla_status device_status(cudaError_t status, const char *what, std::string &error) {
-  if (status == cudaSuccess) return MLA_OK;
-  error = std::string(what) + ": " + cudaGetErrorString(status);
-  return MLA_DEVICE_ERROR;
-}
-
 template <class Tile>
 size_t shared_bytes(const GemmParams &p) {
   return sizeof(typename Tile::Smem) + (p.offsets ? sizeof(int32_t) * p.groups : 0);
@@ -124,17 +90,8 @@ cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t str
                                       : p.groups * tiles_of(p.group_rows, Tile::kTokens);
   const int64_t blocks =
       std::min<int64_t>(columns * row_tiles, int64_t{multiprocessors} * Tile::kBlocksPerMultiprocessor);
-  cudaLaunchAttribute attribute;
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;  // the kernel waits by itself before it reads
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(Tile::kThreads);
-  config.dynamicSmemBytes = smem;
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, kernel, map, p);
+  Launch launch(dim3(static_cast<unsigned>(blocks)), Tile::kThreads, smem, stream);
+  return cudaLaunchKernelEx(&launch.config, kernel, map, p);
 }
 
 template <bool kAcross, class Out>
