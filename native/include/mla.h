@@ -16,7 +16,7 @@
  * Index values (ids, positions, slots, block tables, lengths, offsets) lie in the context's memory: the CPU backend refuses
  * wild ones with MLA_INVALID_ARGUMENT, the CUDA backend trusts them.
  *
- * Invariance (CPU always, CUDA with MLA_PLAN_DETERMINISTIC): a row of an output depends on that row's inputs alone, bit
+ * Invariance (CPU always, CUDA after mla_set_deterministic): a row of an output depends on that row's inputs alone, bit
  * for bit, never on how many other rows are in the call. For attention this means: the result of a query depends on
  * the query, its position and the keys up to it, and is the same from mla_decode and mla_prefill.
  *
@@ -65,6 +65,8 @@ typedef struct mla_tensor {
 
 typedef struct mla_context mla_context; /* a device, its stream, its scratch memory */
 typedef struct mla_buffer mla_buffer;   /* owned memory, or a mapped file */
+typedef struct mla_event mla_event;     /* a point on the stream */
+typedef struct mla_graph mla_graph;     /* captured work, to be run again and again */
 
 /* ---- context, memory ---------------------------------------------------------------------------------------------- */
 
@@ -91,6 +93,8 @@ mla_status mla_device_info(mla_context *ctx, int64_t *free_bytes, int64_t *total
 mla_status mla_buffer_create(mla_context *ctx, int64_t bytes, mla_buffer **out);
 /* Read-only map of [offset, offset + bytes) of a file; checked against the file's size. CPU: zero-copy. Any offset. */
 mla_status mla_buffer_map(mla_context *ctx, const char *path, int64_t offset, int64_t bytes, mla_buffer **out);
+/* Host memory that the device copies from and to directly (page-locked on CUDA, plain on CPU); bytes > 0. */
+mla_status mla_host_buffer_create(mla_context *ctx, int64_t bytes, mla_buffer **out);
 void *mla_buffer_data(const mla_buffer *buffer);
 int64_t mla_buffer_bytes(const mla_buffer *buffer);
 void mla_buffer_destroy(mla_buffer *buffer); /* NULL is allowed */
@@ -99,7 +103,42 @@ void mla_buffer_destroy(mla_buffer *buffer); /* NULL is allowed */
 mla_status mla_copy_from_host(mla_context *ctx, void *dst, const void *src, int64_t bytes);
 /* dst on the host, src in the context's memory. Waits for the work before it. */
 mla_status mla_copy_to_host(mla_context *ctx, void *dst, const void *src, int64_t bytes);
+/*
+ * As the two copies above, but ordered on the stream and returning at once (on CPU: done on return). The host memory lies
+ * in a host buffer and stays as it is until the work is done. May be captured in a graph.
+ */
+mla_status mla_copy_from_host_async(mla_context *ctx, void *dst, const void *src, int64_t bytes);
+mla_status mla_copy_to_host_async(mla_context *ctx, void *dst, const void *src, int64_t bytes);
 mla_status mla_synchronize(mla_context *ctx);
+
+/*
+ * Whether a row's result must not depend on the other rows of a call, bit for bit. CPU: always so; on is accepted, off
+ * ignored. CUDA: off at first; graphs keep what they were captured with.
+ */
+mla_status mla_set_deterministic(mla_context *ctx, int32_t on);
+
+/* ---- events, graphs ----------------------------------------------------------------------------------------------- */
+
+/*
+ * An event marks the end of the work before its record. synchronize waits for that; elapsed gives the time between two
+ * recorded events, in milliseconds, after waiting for both.
+ */
+mla_status mla_event_create(mla_context *ctx, mla_event **out);
+void mla_event_destroy(mla_event *event); /* before its context; NULL is allowed */
+mla_status mla_event_record(mla_context *ctx, mla_event *event);
+mla_status mla_event_synchronize(mla_context *ctx, mla_event *event);
+mla_status mla_event_elapsed(mla_context *ctx, mla_event *from, mla_event *to, float *milliseconds);
+
+/*
+ * Captures the operations and async copies between begin and end into a graph instead of running them (CUDA; the CPU says
+ * MLA_UNSUPPORTED). Addresses, shapes and scalars are frozen, the values in memory are not. A call that fails in between
+ * ends the capture, and nothing is left of it; calls that wait or allocate fail. An operation that needs more scratch
+ * memory than any call before fails, too: run it once before.
+ */
+mla_status mla_graph_begin(mla_context *ctx);
+mla_status mla_graph_end(mla_context *ctx, mla_graph **out);
+mla_status mla_graph_launch(mla_context *ctx, mla_graph *graph);
+void mla_graph_destroy(mla_graph *graph); /* before its context, and after its work is done; NULL is allowed */
 
 /* ---- dense operations --------------------------------------------------------------------------------------------- */
 
@@ -108,6 +147,13 @@ mla_status mla_synchronize(mla_context *ctx);
  * BF16). scale: F32 [ceil(N / block), ceil(K / block)] as in DeepSeek-V3's weight_scale_inv (block 128), or NULL for 1.
  */
 mla_status mla_convert(mla_context *ctx, const mla_tensor *x, const mla_tensor *scale, int32_t block, mla_tensor *out);
+
+/*
+ * out[i] = std * a standard normal number, from (seed, i) alone, i counting elements in row-major order: dummy weights.
+ * out act of any rank, packed. By Box and Muller (1958): elements 2j and 2j + 1 are sqrt(-2 ln(1 - u)) times the cosine
+ * and the sine of 2 pi v, u and v the upper and lower 24 bits of the top 48 of SplitMix64 at (seed, j) as in mla_uniform.
+ */
+mla_status mla_fill_normal(mla_context *ctx, mla_tensor *out, float std, int64_t seed);
 
 /* out[t] = table[ids[t]]. table weight or act [V, H]; ids I32 [T], each in [0, V); out act [T, H]. Also gathers rows. */
 mla_status mla_embedding(mla_context *ctx, const mla_tensor *table, const mla_tensor *ids, mla_tensor *out);

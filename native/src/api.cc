@@ -7,7 +7,7 @@ using namespace mla;
 // ---- dense operations -----------------------------------------------------------------------------------------------
 
 mla_status mla_convert(mla_context *ctx, const mla_tensor *x, const mla_tensor *scale, int32_t block, mla_tensor *out) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     expect("x", x, kFloat, {kAny, kAny});
     expect("out", out, kAct, {x->shape[0], x->shape[1]});
@@ -19,8 +19,19 @@ mla_status mla_convert(mla_context *ctx, const mla_tensor *x, const mla_tensor *
   });
 }
 
+mla_status mla_fill_normal(mla_context *ctx, mla_tensor *out, float std, int64_t seed) {
+  return guarded(__func__, ctx, [&] {
+    Backend &backend = backend_of(ctx);
+    expect_packed("out", out, kAct);
+    if (!(std >= 0 && std <= 1e30f)) {
+      fail(MLA_INVALID_ARGUMENT, "std is %g; it must be finite and not negative", static_cast<double>(std));
+    }
+    require_ok(backend, backend.fill_normal(*out, std, seed));
+  });
+}
+
 mla_status mla_embedding(mla_context *ctx, const mla_tensor *table, const mla_tensor *ids, mla_tensor *out) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     expect("table", table, kWeight, {kAny, kAny});
     expect("ids", ids, only(MLA_I32), {kAny});
@@ -31,7 +42,7 @@ mla_status mla_embedding(mla_context *ctx, const mla_tensor *table, const mla_te
 
 mla_status mla_rms_norm(mla_context *ctx, const mla_tensor *x, mla_tensor *residual, const mla_tensor *weight,
                         float eps, mla_tensor *out) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     expect("x", x, kAct, {kAny, kAny});
     if (residual != nullptr) {
@@ -45,7 +56,7 @@ mla_status mla_rms_norm(mla_context *ctx, const mla_tensor *x, mla_tensor *resid
 
 mla_status mla_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor *w, const mla_tensor *bias,
                     mla_tensor *out) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     expect("x", x, kAct, {kAny, kAny});
     expect("w", w, kWeight, {kAny, x->shape[1]});
@@ -58,7 +69,7 @@ mla_status mla_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor *w, 
 }
 
 mla_status mla_batched_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor *w, mla_tensor *out) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     expect("x", x, kAct, {kAny, kAny, kAny});
     expect("w", w, kWeight, {x->shape[0], kAny, x->shape[2]}, Inner::kStrided);
@@ -73,7 +84,7 @@ mla_status mla_batched_gemm(mla_context *ctx, const mla_tensor *x, const mla_ten
 }
 
 mla_status mla_silu_mul(mla_context *ctx, const mla_tensor *gate_up, mla_tensor *out) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     expect("out", out, kAct, {kAny, kAny});
     expect("gate_up", gate_up, only(out->dtype), {out->shape[0], 2 * out->shape[1]});
@@ -84,7 +95,7 @@ mla_status mla_silu_mul(mla_context *ctx, const mla_tensor *gate_up, mla_tensor 
 // ---- attention ------------------------------------------------------------------------------------------------------
 
 mla_status mla_rope_and_append_kv(mla_context *ctx, const mla_rope_args *args) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     const mla_rope_args &a = expect_args(args);
     expect("q_rope", &a.q_rope, kAct, {kAny, kAny, kAny});
@@ -115,7 +126,7 @@ static const mla_plan_args &expect_plan(const mla_plan_args *args) {
 }
 
 mla_status mla_plan_size(mla_context *ctx, const mla_plan_args *args, int64_t *parts, int64_t *workspace_bytes) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     expect_plan(args);
     if (parts == nullptr || workspace_bytes == nullptr) {
@@ -139,7 +150,7 @@ static int64_t expect_plan_tensors(Backend &backend, const mla_plan_args &plan, 
 
 mla_status mla_plan(mla_context *ctx, const mla_plan_args *args, const mla_tensor *seq_lens, mla_tensor *tiles,
                     mla_tensor *splits) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     expect_plan_tensors(backend, expect_plan(args), seq_lens, tiles, splits);
     require_ok(backend, backend.plan(*args, *seq_lens, *tiles, *splits));
@@ -147,7 +158,7 @@ mla_status mla_plan(mla_context *ctx, const mla_plan_args *args, const mla_tenso
 }
 
 mla_status mla_decode(mla_context *ctx, const mla_decode_args *args) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     const mla_decode_args &a = expect_args(args);
     const mla_plan_args &plan = expect_plan(&a.plan);
@@ -166,7 +177,7 @@ mla_status mla_decode(mla_context *ctx, const mla_decode_args *args) {
 }
 
 mla_status mla_prefill(mla_context *ctx, const mla_prefill_args *args) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     const mla_prefill_args &a = expect_args(args);
     expect("q", &a.q, kAct, {kAny, kAny, kAny});
@@ -185,7 +196,7 @@ mla_status mla_prefill(mla_context *ctx, const mla_prefill_args *args) {
 // ---- mixture of experts ---------------------------------------------------------------------------------------------
 
 mla_status mla_moe_route(mla_context *ctx, const mla_route_args *args) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     const mla_route_args &a = expect_args(args);
     expect("logits", &a.logits, only(MLA_F32), {kAny, kAny});
@@ -215,7 +226,7 @@ mla_status mla_moe_route(mla_context *ctx, const mla_route_args *args) {
 
 mla_status mla_moe_sort(mla_context *ctx, const mla_tensor *experts, mla_tensor *rows, mla_tensor *places,
                         mla_tensor *offsets) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     expect("experts", experts, only(MLA_I32), {kAny, kAny});
     expect("rows", rows, only(MLA_I32), {experts->shape[0] * experts->shape[1]});
@@ -228,7 +239,7 @@ mla_status mla_moe_sort(mla_context *ctx, const mla_tensor *experts, mla_tensor 
 
 mla_status mla_moe_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor *rows, const mla_tensor *offsets,
                         const mla_tensor *weights, int32_t num_experts, mla_tensor *out) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     expect("x", x, kAct, {kAny, kAny});
     expect("out", out, only(x->dtype), {rows == nullptr ? x->shape[0] : kAny, kAny});
@@ -251,7 +262,7 @@ mla_status mla_moe_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor 
 
 mla_status mla_moe_combine(mla_context *ctx, const mla_tensor *y, const mla_tensor *places, const mla_tensor *weights,
                            const mla_tensor *base, mla_tensor *out) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     expect("weights", weights, only(MLA_F32), {kAny, kAny});
     expect("places", places, only(MLA_I32), {weights->shape[0], weights->shape[1]});
@@ -267,7 +278,7 @@ mla_status mla_moe_combine(mla_context *ctx, const mla_tensor *y, const mla_tens
 // ---- from logits to tokens ------------------------------------------------------------------------------------------
 
 mla_status mla_sample(mla_context *ctx, const mla_sample_args *args) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     const mla_sample_args &a = expect_args(args);
     expect("logits", &a.logits, only(MLA_F32), {kAny, kAny});
@@ -293,7 +304,7 @@ float mla_uniform(int64_t seed, int32_t position) {
 
 mla_status mla_log_softmax_top_k(mla_context *ctx, const mla_tensor *logits, const mla_tensor *ids, mla_tensor *chosen,
                                  mla_tensor *top_ids, mla_tensor *top) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     expect("logits", logits, only(MLA_F32), {kAny, kAny});
     expect_range("logits' last dimension", logits->shape[1], 1, INT32_MAX);

@@ -28,8 +28,27 @@ class Backend {
   virtual mla_status copy_to_host(void *dst, const void *src, int64_t bytes) = 0;
   virtual mla_status synchronize() = 0;
 
+  virtual mla_status allocate_host(int64_t bytes, void **out) = 0; /* for the async copies */
+  virtual void release_host(void *data) = 0;
+  virtual mla_status copy_from_host_async(void *dst, const void *src, int64_t bytes) = 0;
+  virtual mla_status copy_to_host_async(void *dst, const void *src, int64_t bytes) = 0;
+  virtual mla_status set_deterministic(bool on) = 0;
+
+  virtual mla_status create_event(void **out) = 0;
+  virtual void destroy_event(void *event) = 0;
+  virtual mla_status record_event(void *event) = 0;
+  virtual mla_status synchronize_event(void *event) = 0;
+  virtual mla_status elapsed(void *from, void *to, float *milliseconds) = 0; /* of recorded events */
+
+  virtual mla_status begin_capture() = 0;
+  virtual mla_status end_capture(void **graph) = 0;
+  virtual void abandon_capture() = 0; /* after a call that failed; does nothing where nothing is captured */
+  virtual mla_status launch_graph(void *graph) = 0;
+  virtual void destroy_graph(void *graph) = 0;
+
   /* The operations of mla.h, in its order and with its words. */
   virtual mla_status convert(const mla_tensor &x, const mla_tensor *scale, int32_t block, const mla_tensor &out) = 0;
+  virtual mla_status fill_normal(const mla_tensor &out, float std, int64_t seed) = 0;
   virtual mla_status embedding(const mla_tensor &table, const mla_tensor &ids, const mla_tensor &out) = 0;
   virtual mla_status rms_norm(const mla_tensor &x, const mla_tensor *residual, const mla_tensor &weight, float eps,
                               const mla_tensor &out) = 0;

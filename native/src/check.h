@@ -80,6 +80,32 @@ inline const mla_tensor &expect(const char *name, const mla_tensor *t, unsigned 
   return *t;
 }
 
+// The same of a tensor of any rank, without gaps.
+inline const mla_tensor &expect_packed(const char *name, const mla_tensor *t, unsigned dtypes) {
+  switch (t == nullptr ? 0 : t->rank) {
+    case 2:
+      expect(name, t, dtypes, {kAny, kAny});
+      break;
+    case 3:
+      expect(name, t, dtypes, {kAny, kAny, kAny});
+      break;
+    case 4:
+      expect(name, t, dtypes, {kAny, kAny, kAny, kAny});
+      break;
+    default:
+      expect(name, t, dtypes, {kAny});
+  }
+  int64_t packed = 1;
+  for (int i = t->rank - 1; i >= 0; i--) {
+    if (t->shape[i] > 1 && t->stride[i] != packed) {
+      fail(MLA_INVALID_ARGUMENT, "%s, %s, has stride %lld in dimension %d; packed it would be %lld", name,
+           describe(*t).c_str(), static_cast<long long>(t->stride[i]), i, static_cast<long long>(packed));
+    }
+    packed *= t->shape[i];
+  }
+  return *t;
+}
+
 // A number that must be in [low, high].
 inline void expect_range(const char *name, int64_t value, int64_t low, int64_t high) {
   if (value < low || value > high) {

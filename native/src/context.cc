@@ -91,12 +91,6 @@ Backend *open_backend(const char *device, int32_t ordinal, int32_t threads, cons
   fail(MLA_INVALID_ARGUMENT, "device \"%s\" is neither \"cpu\" nor \"cuda\"", device);
 }
 
-}  // namespace
-
-void set_last_error(const char *where, const char *words) { last_error = std::string(where) + ": " + words; }
-
-namespace {
-
 void check_copy(const void *dst, const void *src, int64_t bytes) {
   if (bytes < 0 || (bytes > 0 && (dst == nullptr || src == nullptr))) {
     fail(MLA_INVALID_ARGUMENT, "bytes is %lld, dst %p, src %p: a size must not be negative, an address not NULL",
@@ -105,6 +99,9 @@ void check_copy(const void *dst, const void *src, int64_t bytes) {
 }
 
 }  // namespace
+
+void set_last_error(const char *where, const char *words) { last_error = std::string(where) + ": " + words; }
+
 }  // namespace mla
 
 using namespace mla;
@@ -113,7 +110,7 @@ const char *mla_last_error(void) { return last_error.c_str(); }
 
 mla_status mla_context_create(const char *device, int32_t ordinal, int32_t threads, const char *library,
                               mla_context **out) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, nullptr, [&] {
     if (out == nullptr) {
       fail(MLA_INVALID_ARGUMENT, "out is NULL");
     }
@@ -128,7 +125,7 @@ void mla_context_destroy(mla_context *ctx) { delete ctx; }
 
 mla_status mla_device_info(mla_context *ctx, int64_t *free_bytes, int64_t *total_bytes, char *name,
                            int32_t name_bytes) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     if (free_bytes == nullptr || total_bytes == nullptr || name == nullptr || name_bytes < 1) {
       fail(MLA_INVALID_ARGUMENT, "free_bytes, total_bytes and name must not be NULL, name_bytes (%d) at least 1",
@@ -139,27 +136,27 @@ mla_status mla_device_info(mla_context *ctx, int64_t *free_bytes, int64_t *total
 }
 
 mla_status mla_buffer_create(mla_context *ctx, int64_t bytes, mla_buffer **out) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     if (out == nullptr || bytes <= 0) {
       fail(MLA_INVALID_ARGUMENT, "bytes is %lld: it must be positive, and out not NULL", static_cast<long long>(bytes));
     }
     *out = nullptr;
-    auto buffer = std::make_unique<mla_buffer>(mla_buffer{&backend, nullptr, bytes, nullptr, 0});
+    auto buffer = std::make_unique<mla_buffer>(mla_buffer{&backend, nullptr, bytes, nullptr, 0, false});
     require_ok(backend, backend.allocate(bytes, &buffer->data));
     *out = buffer.release();
   });
 }
 
 mla_status mla_buffer_map(mla_context *ctx, const char *path, int64_t offset, int64_t bytes, mla_buffer **out) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     if (out == nullptr || path == nullptr || offset < 0 || bytes <= 0) {
       fail(MLA_INVALID_ARGUMENT, "%s: bytes %lld must be positive, offset %lld not negative, path and out not NULL",
            path == nullptr ? "path is NULL" : path, static_cast<long long>(bytes), static_cast<long long>(offset));
     }
     *out = nullptr;
-    auto buffer = std::make_unique<mla_buffer>(mla_buffer{&backend, nullptr, bytes, nullptr, 0});
+    auto buffer = std::make_unique<mla_buffer>(mla_buffer{&backend, nullptr, bytes, nullptr, 0, false});
     const Mapping mapping = map_file(path, offset, bytes);
     if (backend.host_memory()) {
       buffer->data = mapping.data;
@@ -180,6 +177,19 @@ mla_status mla_buffer_map(mla_context *ctx, const char *path, int64_t offset, in
   });
 }
 
+mla_status mla_host_buffer_create(mla_context *ctx, int64_t bytes, mla_buffer **out) {
+  return guarded(__func__, ctx, [&] {
+    Backend &backend = backend_of(ctx);
+    if (out == nullptr || bytes <= 0) {
+      fail(MLA_INVALID_ARGUMENT, "bytes is %lld: it must be positive, and out not NULL", static_cast<long long>(bytes));
+    }
+    *out = nullptr;
+    auto buffer = std::make_unique<mla_buffer>(mla_buffer{&backend, nullptr, bytes, nullptr, 0, true});
+    require_ok(backend, backend.allocate_host(bytes, &buffer->data));
+    *out = buffer.release();
+  });
+}
+
 void *mla_buffer_data(const mla_buffer *buffer) { return buffer->data; }
 
 int64_t mla_buffer_bytes(const mla_buffer *buffer) { return buffer->bytes; }
@@ -190,6 +200,8 @@ void mla_buffer_destroy(mla_buffer *buffer) {
   }
   if (buffer->mapping != nullptr) {
     munmap(buffer->mapping, buffer->mapping_bytes);
+  } else if (buffer->on_host) {
+    buffer->backend->release_host(buffer->data);
   } else {
     buffer->backend->release(buffer->data);
   }
@@ -197,7 +209,7 @@ void mla_buffer_destroy(mla_buffer *buffer) {
 }
 
 mla_status mla_copy_from_host(mla_context *ctx, void *dst, const void *src, int64_t bytes) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     check_copy(dst, src, bytes);
     require_ok(backend, backend.copy_from_host(dst, src, bytes));
@@ -205,15 +217,31 @@ mla_status mla_copy_from_host(mla_context *ctx, void *dst, const void *src, int6
 }
 
 mla_status mla_copy_to_host(mla_context *ctx, void *dst, const void *src, int64_t bytes) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     check_copy(dst, src, bytes);
     require_ok(backend, backend.copy_to_host(dst, src, bytes));
   });
 }
 
+mla_status mla_copy_from_host_async(mla_context *ctx, void *dst, const void *src, int64_t bytes) {
+  return guarded(__func__, ctx, [&] {
+    Backend &backend = backend_of(ctx);
+    check_copy(dst, src, bytes);
+    require_ok(backend, backend.copy_from_host_async(dst, src, bytes));
+  });
+}
+
+mla_status mla_copy_to_host_async(mla_context *ctx, void *dst, const void *src, int64_t bytes) {
+  return guarded(__func__, ctx, [&] {
+    Backend &backend = backend_of(ctx);
+    check_copy(dst, src, bytes);
+    require_ok(backend, backend.copy_to_host_async(dst, src, bytes));
+  });
+}
+
 mla_status mla_synchronize(mla_context *ctx) {
-  return guarded(__func__, [&] {
+  return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     require_ok(backend, backend.synchronize());
   });

@@ -128,6 +128,14 @@ void dense(Lab &lab, Random &) {
   Operands rows(lab);
   rows.add("x", MLA_F32, {3, 4}).add("out", MLA_F32, {3, 4});
   spoil_each(rows, [=](Operands &o) { return mla_convert(ctx, o["x"], nullptr, 0, o["out"]); });
+  Operands fill(lab);
+  fill.add("out", MLA_BF16, {3, 4});
+  spoil_each(fill, [=](Operands &o) { return mla_fill_normal(ctx, o["out"], 1, 7); });
+  fill["out"]->stride[0] = 5;
+  require_refused(mla_fill_normal(ctx, fill["out"], 1, 7), "packed it would be 4");
+  fill["out"]->stride[0] = 4;
+  require_refused(mla_fill_normal(ctx, fill["out"], -1, 7), "std is -1");
+  require_refused(mla_fill_normal(ctx, fill["out"], NAN, 7), "std is nan");
   Operands silu(lab);
   silu.add("gate_up", MLA_F32, {3, 8}).add("out", MLA_F32, {3, 4});
   const Call call_silu = [=](Operands &o) { return mla_silu_mul(ctx, o["gate_up"], o["out"]); };

@@ -272,6 +272,43 @@ Case embedding_case(int64_t tokens, int64_t hidden, int32_t table, int32_t act) 
           }};
 }
 
+// ---- fill -----------------------------------------------------------------------------------------------------------
+
+// Element i by mla.h's formula; the moments are those of the normal distribution.
+Case fill_case(Shape shape, int32_t dtype, double std, int64_t seed) {
+  return {text("fill_normal %zu-D %s std=%g", shape.size(), dtype_name(dtype), std), [=](Lab &lab, Random &) {
+            Op out = make(lab, dtype, shape);
+            Problem problem;
+            problem.call = [=, &lab] {
+              return mla_fill_normal(lab.context, &out->tensor, static_cast<float>(std), seed);
+            };
+            problem.check = [=] {
+              const int64_t count = out->count();
+              Values want(count);
+              double sum = 0;
+              double squares = 0;
+              for (int64_t i = 0; i < count; i++) {
+                uint64_t z = static_cast<uint64_t>(seed) + (static_cast<uint64_t>(i / 2) + 1) * 0x9E3779B97F4A7C15u;
+                z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+                z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+                z ^= z >> 31;
+                const double u = std::ldexp(static_cast<double>(z >> 40), -24);
+                const double v = std::ldexp(static_cast<double>(z >> 16 & 0xFFFFFF), -24);
+                const double angle = 2 * M_PI * v;
+                want[i] = std * std::sqrt(-2 * std::log(1 - u)) * (i % 2 == 0 ? std::cos(angle) : std::sin(angle));
+                sum += want[i] / std;
+                squares += want[i] * want[i] / std / std;
+              }
+              compare("out", *out, want, Values(count, std), 4e-6);
+              const auto n = static_cast<double>(count);
+              if (count > 10000 && (std::fabs(sum / n) > 0.02 || std::fabs(squares / n - 1) > 0.03)) {
+                fail("mean %g and mean square %g of %ld numbers", sum / n, squares / n, count);
+              }
+            };
+            return problem;
+          }};
+}
+
 // ---- convert --------------------------------------------------------------------------------------------------------
 
 // The value of a small float, by its definition.
@@ -369,6 +406,9 @@ std::vector<Case> dense_cases() {
     cases.push_back(convert_scaled_case(1, 1, 128, act));
     cases.push_back(convert_scaled_case(5, 37, 4, act));
   }
+  cases.push_back(fill_case({40001}, MLA_BF16, 0.02, 7));
+  cases.push_back(fill_case({5, 3, 1001}, MLA_F32, 1, -1));
+  cases.push_back(fill_case({0, 4}, MLA_BF16, 1, 1));
   cases.push_back(rms_norm_case(64, 192, MLA_F32, MLA_BF16, true, false, true));
   cases.push_back(silu_case(64, 512, MLA_F32, true));
   return cases;

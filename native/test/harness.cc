@@ -212,7 +212,7 @@ void Operand::check_surroundings(const char *name, bool elements) const {
 
 // ---- Lab, comparison ------------------------------------------------------------------------------------------------
 
-Lab::Lab(const std::string &device, const std::string &library, int threads) {
+Lab::Lab(const std::string &device, const std::string &library, int threads) : cuda(device == "cuda") {
   require_ok(
       mla_context_create(device.c_str(), 0, threads, library.empty() ? nullptr : library.c_str(), &context));
   int64_t free_bytes = 0;

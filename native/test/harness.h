@@ -84,6 +84,7 @@ class Lab {
 
   mla_context *context = nullptr;
   std::string name;
+  const bool cuda;
 };
 
 void require_ok(mla_status status);
@@ -121,6 +122,7 @@ std::vector<Case> token_cases();
 std::vector<Case> invariance_cases();
 std::vector<Case> argument_cases();
 std::vector<Case> memory_cases();
+std::vector<Case> stream_cases();
 
 // A case that is a check alone.
 Case check_case(const std::string &name, std::function<void(Lab &, Random &)> check);

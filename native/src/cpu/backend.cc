@@ -2,6 +2,7 @@
 #include "../backend.h"
 #include "cpu.h"
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -86,8 +87,46 @@ class CpuBackend final : public Backend {
 
   mla_status synchronize() override { return MLA_OK; }
 
+  mla_status allocate_host(int64_t bytes, void **out) override { return allocate(bytes, out); }
+  void release_host(void *data) override { release(data); }
+  mla_status copy_from_host_async(void *dst, const void *src, int64_t bytes) override {
+    return copy_from_host(dst, src, bytes);
+  }
+  mla_status copy_to_host_async(void *dst, const void *src, int64_t bytes) override {
+    return copy_from_host(dst, src, bytes);
+  }
+  mla_status set_deterministic(bool) override { return MLA_OK; }  // it always is
+
+  // All work is done when a call returns: an event is the time of its record.
+  mla_status create_event(void **out) override {
+    *out = new Clock::time_point();
+    return MLA_OK;
+  }
+  void destroy_event(void *event) override { delete static_cast<Clock::time_point *>(event); }
+  mla_status record_event(void *event) override {
+    *static_cast<Clock::time_point *>(event) = Clock::now();
+    return MLA_OK;
+  }
+  mla_status synchronize_event(void *) override { return MLA_OK; }
+  mla_status elapsed(void *from, void *to, float *milliseconds) override {
+    const Clock::duration time = *static_cast<Clock::time_point *>(to) - *static_cast<Clock::time_point *>(from);
+    *milliseconds = std::chrono::duration<float, std::milli>(time).count();
+    return MLA_OK;
+  }
+
+  mla_status begin_capture() override { no_graphs(); }
+  mla_status end_capture(void **) override { no_graphs(); }
+  void abandon_capture() override {}
+  mla_status launch_graph(void *) override { no_graphs(); }
+  void destroy_graph(void *) override {}
+
   mla_status convert(const mla_tensor &x, const mla_tensor *scale, int32_t block, const mla_tensor &out) override {
     cpu::convert(cpu_, x, scale, block, out);
+    return MLA_OK;
+  }
+
+  mla_status fill_normal(const mla_tensor &out, float std, int64_t seed) override {
+    cpu::fill_normal(cpu_, out, std, seed);
     return MLA_OK;
   }
 
@@ -185,6 +224,10 @@ class CpuBackend final : public Backend {
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
+
+  [[noreturn]] static void no_graphs() { fail(MLA_UNSUPPORTED, "the cpu backend has no graphs; run the calls one by one"); }
+
   // What the kernel believes can be had without swapping, page cache included; `fallback` where it does not tell.
   static int64_t available_bytes(int64_t fallback) {
     FILE *file = fopen("/proc/meminfo", "re");

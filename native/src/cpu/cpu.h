@@ -122,6 +122,7 @@ const float *const *float_rows(Cpu &cpu, const mla_tensor &x, const mla_tensor *
 // ---- the operations, as in mla.h ------------------------------------------------------------------------------------
 
 void convert(Cpu &cpu, const mla_tensor &x, const mla_tensor *scale, int32_t block, const mla_tensor &out);
+void fill_normal(Cpu &cpu, const mla_tensor &out, float std, int64_t seed);
 void embedding(Cpu &cpu, const mla_tensor &table, const mla_tensor &ids, const mla_tensor &out);
 void rms_norm(Cpu &cpu, const mla_tensor &x, const mla_tensor *residual, const mla_tensor &weight, float eps,
               const mla_tensor &out);

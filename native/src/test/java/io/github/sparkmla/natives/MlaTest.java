@@ -77,6 +77,28 @@ class MlaTest {
     }
 
     @Test
+    void eventsAndGraphsAreHandles() {
+        Mla.mla_event from = new Mla.mla_event();
+        Mla.mla_event to = new Mla.mla_event();
+        Mla.mla_graph graph = new Mla.mla_graph();
+        assertEquals(Mla.MLA_OK, Mla.mla_event_create(context, from));
+        assertEquals(Mla.MLA_OK, Mla.mla_event_create(context, to));
+        try (FloatPointer milliseconds = new FloatPointer(1)) {
+            assertEquals(Mla.MLA_OK, Mla.mla_event_record(context, from));
+            assertEquals(Mla.MLA_OK, Mla.mla_event_record(context, to));
+            assertEquals(Mla.MLA_OK, Mla.mla_event_synchronize(context, to));
+            assertEquals(Mla.MLA_OK, Mla.mla_event_elapsed(context, from, to, milliseconds));
+            assertTrue(milliseconds.get() >= 0);
+        }
+        Mla.mla_event_destroy(from);
+        Mla.mla_event_destroy(to);
+
+        assertEquals(Mla.MLA_UNSUPPORTED, Mla.mla_graph_begin(context));
+        assertEquals(Mla.MLA_UNSUPPORTED, Mla.mla_graph_end(context, graph));
+        assertTrue(graph.isNull());
+    }
+
+    @Test
     void cudaNeverBecomesCpu() {
         mla_context cuda = new mla_context();
 
