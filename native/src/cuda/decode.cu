@@ -2,57 +2,14 @@
 
 #include "decode.h"
 
-#include <cudaTypedefs.h>
-
 #include <algorithm>
 
 #include "decode_combine.cuh"
 #include "decode_kernel.cuh"
+#include "launch.h"
 
 namespace mla::cuda {
 namespace {
-
-// cuTensorMapEncodeTiled, from the driver that is loaded: nothing links to libcuda.
-PFN_cuTensorMapEncodeTiled_v12000 tensor_map_encoder() {
-  static const PFN_cuTensorMapEncodeTiled_v12000 encoder = [] {
-    void *function = nullptr;
-    cudaDriverEntryPointQueryResult found;
-#if CUDART_VERSION >= 12050
-    cudaError_t status =
-        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
-#else
-    cudaError_t status = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found);
-#endif
-    bool usable = status == cudaSuccess && found == cudaDriverEntryPointSuccess;
-    return usable ? reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function) : nullptr;
-  }();
-  return encoder;
-}
-
-// A map of [depth, rows, 576] BF16 with boxes of box_rows x 64 values, swizzled; strides in elements.
-bool encode_map(CUtensorMap &map, void *data, int64_t rows, int64_t row_stride, int64_t depth, int64_t depth_stride,
-                int box_rows) {
-  auto encode = tensor_map_encoder();
-  if (encode == nullptr) return false;
-  cuuint64_t shape[3] = {kHeadDim, static_cast<cuuint64_t>(rows), static_cast<cuuint64_t>(depth)};
-  cuuint64_t stride[2] = {static_cast<cuuint64_t>(row_stride) * 2, static_cast<cuuint64_t>(depth_stride) * 2};
-  cuuint32_t box[3] = {64, static_cast<cuuint32_t>(box_rows), 1};
-  cuuint32_t step[3] = {1, 1, 1};
-  return encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, data, shape, stride, box, step,
-                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
-}
-
-bool aligned16(const mla_tensor &t) { return reinterpret_cast<uintptr_t>(t.data) % 16 == 0; }
-
-bool contiguous(const mla_tensor &t) {
-  int64_t expected = 1;
-  for (int i = t.rank - 1; i >= 0; --i) {
-    if (t.shape[i] > 1 && t.stride[i] != expected) return false;
-    expected *= t.shape[i];
-  }
-  return true;
-}
 
 // What the kernels cannot take; empty when they can. Shapes agree with each other already.
 std::string unsupported(const mla_decode_args &args) {
@@ -76,30 +33,6 @@ std::string unsupported(const mla_decode_args &args) {
   return "";
 }
 
-struct Launch {
-  cudaLaunchConfig_t config = {};
-  cudaLaunchAttribute attributes[2];
-
-  Launch(dim3 grid, int threads, size_t smem, cudaStream_t stream) {
-    config.gridDim = grid;
-    config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = smem;
-    config.stream = stream;
-    config.attrs = attributes;
-    // The kernel may start while the one before it ends: it waits by itself before it reads anything.
-    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[0].val.programmaticStreamSerializationAllowed = 1;
-    config.numAttrs = 1;
-  }
-  void set_cluster(int blocks) {
-    attributes[1].id = cudaLaunchAttributeClusterDimension;
-    attributes[1].val.clusterDim.x = blocks;
-    attributes[1].val.clusterDim.y = 1;
-    attributes[1].val.clusterDim.z = 1;
-    config.numAttrs = 2;
-  }
-};
-
 template <int kCluster>
 cudaError_t launch_decode(const DecodeShape &shape, const DecodeMaps &maps, const DecodeParams &params,
                           cudaStream_t stream) {
@@ -121,12 +54,6 @@ cudaError_t launch_combine(const DecodeShape &shape, const DecodeParams &params,
   }
   Launch launch(dim3((items + kCombineWarps - 1) / kCombineWarps, jobs), kCombineWarps * 32, 0, stream);
   return cudaLaunchKernelEx(&launch.config, combine_kernel<1>, params);
-}
-
-mla_status device_status(cudaError_t status, const char *what, std::string &error) {
-  if (status == cudaSuccess) return MLA_OK;
-  error = std::string(what) + ": " + cudaGetErrorString(status);
-  return MLA_DEVICE_ERROR;
 }
 
 }  // namespace
@@ -183,8 +110,8 @@ mla_status decode(const mla_decode_args &args, int multiprocessors, cudaStream_t
 
   DecodeMaps maps;
   const mla_tensor &q = args.q, &cache = args.cache;
-  if (!encode_map(maps.queries, q.data, shape.rows, q.stride[2], shape.batch, q.stride[0], kStepTokens) ||
-      !encode_map(maps.cache, cache.data, kBlockTokens, cache.stride[1], cache.shape[0], cache.stride[0],
+  if (!encode_map(maps.queries, q.data, kHeadDim, shape.rows, q.stride[2], shape.batch, q.stride[0], kStepTokens) ||
+      !encode_map(maps.cache, cache.data, kHeadDim, kBlockTokens, cache.stride[1], cache.shape[0], cache.stride[0],
                   kStepTokens / shape.cluster)) {
     error = "mla_decode: the driver did not make a tensor map of q or the cache; is it of CUDA 12 or later?";
     return MLA_UNSUPPORTED;
