@@ -38,8 +38,10 @@ function(mla_compile_cuda nvcc result)
   foreach(source ${sources})
     get_filename_component(name ${source} NAME_WE)
     set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda/${name}.o)
+    # ptxas tells of every place where it orders products by itself: what it says is shown when it fails. Warnings fail.
     add_custom_command(OUTPUT ${object}
-      COMMAND ${nvcc} -std=c++17 -O3 -lineinfo -gencode=arch=compute_90a,code=sm_90a
+      COMMAND sh -c "\"$@\" > ${object}.log 2>&1 || { cat ${object}.log; exit 1; }" nvcc
+              ${nvcc} -std=c++17 -O3 -lineinfo -gencode=arch=compute_90a,code=sm_90a
               -Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra -Werror all-warnings
               -I${CMAKE_CURRENT_SOURCE_DIR}/include -I${CMAKE_CURRENT_SOURCE_DIR}/src
               -MD -MF ${object}.d -c ${source} -o ${object}

@@ -13,8 +13,12 @@
 #include "ops.h"
 #include "prefill.h"
 #include "staging.h"
+#include "workspace.h"
 
 namespace mla::cuda {
+
+__attribute__((weak)) void Gemm::set_deterministic(bool) {}  // until gemm.cu has it
+
 namespace {
 
 // Runs a body that may throw; what it throws becomes a status and words.
@@ -271,8 +275,11 @@ class CudaBackend final : public Backend {
   }
 
   mla_status prefill(const mla_prefill_args &args) override {
-    return forward(
-        [&](std::string &error) { return cuda::prefill(args, device_.multiprocessors, device_.stream, error); });
+    return forward([&](std::string &error) {
+      const int64_t bytes =
+          prefill_workspace_bytes(args.q.shape[0], args.q.shape[1], args.seq_lens.shape[0]);
+      return cuda::prefill(args, workspace_.of(bytes, capturing_), device_.multiprocessors, device_.stream, error);
+    });
   }
 
   mla_status moe_route(const mla_route_args &args) override {
@@ -348,6 +355,7 @@ class CudaBackend final : public Backend {
 
   Device device_;
   Staging staging_;
+  Workspace workspace_;
   std::unique_ptr<Gemm> gemm_;
   std::string words_;
   bool deterministic_ = false;

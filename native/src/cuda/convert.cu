@@ -1,7 +1,7 @@
 // convert: any float type, FP8 with block scales among them, to BF16 or F32.
 #include <algorithm>
 
-#include "launch.cuh"
+#include "kernel.cuh"
 #include "ops.h"
 #include "rows.cuh"
 

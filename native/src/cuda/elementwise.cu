@@ -1,5 +1,5 @@
 // silu_mul, fill_normal: an element of the output from its own inputs.
-#include "launch.cuh"
+#include "kernel.cuh"
 #include "ops.h"
 #include "rows.cuh"
 

@@ -1,5 +1,5 @@
 // embedding: rows of a table by index.
-#include "launch.cuh"
+#include "kernel.cuh"
 #include "ops.h"
 #include "rows.cuh"
 

@@ -1,5 +1,5 @@
 // moe_combine: the experts' rows of a token, weighed and summed.
-#include "launch.cuh"
+#include "kernel.cuh"
 #include "ops.h"
 #include "rows.cuh"
 

@@ -1,5 +1,5 @@
 // moe_route: a token a warp; a lane holds every 32nd expert.
-#include "launch.cuh"
+#include "kernel.cuh"
 #include "ops.h"
 #include "rows.cuh"
 

@@ -4,7 +4,7 @@
 // comes before whom, and every warp walks its run a second time and hands out places in order.
 #include <cooperative_groups.h>
 
-#include "launch.cuh"
+#include "kernel.cuh"
 #include "ops.h"
 
 namespace mla::cuda {

@@ -1,5 +1,5 @@
 // rms_norm, with or without a residual: a row a block, held in registers between the sum and the result.
-#include "launch.cuh"
+#include "kernel.cuh"
 #include "ops.h"
 #include "rows.cuh"
 

@@ -1,5 +1,5 @@
 // rope_and_append_kv: a token a block rotates its queries and writes its key into the paged cache.
-#include "launch.cuh"
+#include "kernel.cuh"
 #include "ops.h"
 #include "rows.cuh"
 

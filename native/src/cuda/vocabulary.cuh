@@ -4,7 +4,7 @@
 
 #include <cooperative_groups.h>
 
-#include "launch.cuh"
+#include "kernel.cuh"
 #include "rows.cuh"
 
 namespace mla::cuda {

@@ -1,9 +1,10 @@
-// Launching a kernel, and how every kernel begins.
+// What the operations of ops.h share: launching a kernel, how every kernel begins, checks of operands.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include "device.h"
+#include "launch.h"
 #include "tensor.h"
 
 namespace mla::cuda {
@@ -33,21 +34,11 @@ void launch(const Device &device, const char *name, const Shape &shape, void (*k
                                static_cast<int>(shape.shared_bytes)),
           name);
   }
-  cudaLaunchAttribute attributes[2];
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim.x = shape.cluster;
-  attributes[1].val.clusterDim.y = 1;
-  attributes[1].val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
-  config.blockDim = dim3(shape.threads);
-  config.dynamicSmemBytes = shape.shared_bytes;
-  config.stream = device.stream;
-  config.attrs = attributes;
-  config.numAttrs = shape.cluster > 1 ? 2 : 1;
-  check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), name);
+  Launch launch(dim3(static_cast<unsigned>(shape.blocks)), shape.threads, shape.shared_bytes, device.stream);
+  if (shape.cluster > 1) {
+    launch.set_cluster(shape.cluster);
+  }
+  check(cudaLaunchKernelEx(&launch.config, kernel, static_cast<Parameters>(arguments)...), name);
 }
 
 // Waits for the work before, whose results are seen from here on, and lets the next kernel take its place.
