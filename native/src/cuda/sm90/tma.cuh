@@ -18,6 +18,13 @@ __device__ __forceinline__ uint64_t evict_first_policy() {
   return policy;
 }
 
+// Data that will be read again: last to leave L2.
+__device__ __forceinline__ uint64_t evict_last_policy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
 // Copies the box at (x, y, z) of the map to `target`; the bytes are counted on `barrier`.
 __device__ __forceinline__ void tma_load(uint32_t target, const CUtensorMap *map, uint32_t barrier, int x, int y, int z,
                                          uint64_t policy) {

@@ -35,7 +35,7 @@ interface LoadedModel extends AutoCloseable {
 
     /** Loads a checkpoint folder; throws with a clear message on a bad one. May take minutes. */
     static LoadedModel load(Path folder, EngineSettings settings) {
-        Checkpoint checkpoint = Engine.check(folder);
+        Checkpoint checkpoint = Engine.check(folder, settings.loadFormat());
         Tokenizer tokenizer = checkpoint.openTokenizer();
         try {
             return new OnEngine(Engine.load(checkpoint, settings), tokenizer, checkpoint.chatTemplate());

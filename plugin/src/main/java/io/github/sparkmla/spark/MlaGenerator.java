@@ -2,6 +2,7 @@ package io.github.sparkmla.spark;
 
 import io.github.sparkmla.checkpoint.Checkpoint;
 import io.github.sparkmla.engine.Engine;
+import io.github.sparkmla.engine.EngineSettings.LoadFormat;
 import io.github.sparkmla.spark.GenerateSpec.Decoding;
 import java.nio.file.Path;
 import java.util.Arrays;
@@ -56,7 +57,7 @@ public final class MlaGenerator extends GeneratorParams implements DefaultParams
         StructType messageType = schema.fields()[inputIndex].dataType() instanceof ArrayType messages
                 ? (StructType) messages.elementType()
                 : null;
-        Path folder = openCheckpoint(messageType != null);
+        Path folder = openCheckpoint(conf.loadFormat(), messageType != null);
         GenerateSpec spec = new GenerateSpec(folder.toString(), conf, messageType, decoding(), getFailOnError());
         LogicalPlan plan = input.queryExecution().analyzed();
         Seq<Expression> key =
@@ -82,9 +83,12 @@ public final class MlaGenerator extends GeneratorParams implements DefaultParams
     }
 
     /** Fails on the driver for a checkpoint that would fail in every task. */
-    private Path openCheckpoint(boolean messages) {
+    private Path openCheckpoint(LoadFormat format, boolean messages) {
         Path folder = Path.of(getModel()).toAbsolutePath().normalize();
-        Checkpoint checkpoint = Engine.check(folder);
+        Checkpoint checkpoint = Engine.check(folder, format);
+        if (format == LoadFormat.DUMMY) {
+            checkpoint.openTokenizer().close(); // not checked with the rest: an engine alone needs none
+        }
         if (messages && checkpoint.chatTemplate().isEmpty()) {
             throw new IllegalArgumentException(("column '%s' holds messages, but the checkpoint %s has no chat template"
                             + " (tokenizer_config.json or chat_template.jinja): give prompts as strings")

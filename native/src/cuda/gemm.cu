@@ -1,0 +1,237 @@
+// The host side of the matrix products: what is supported, tensor maps, the choice of a tile, launches.
+
+#include "gemm.h"
+
+#include <algorithm>
+
+#include "gemm_kernel.cuh"
+#include "launch.h"
+
+namespace mla::cuda {
+namespace {
+
+// Weight rows x tokens, stages, blocks a multiprocessor.
+using SmallTile = GemmTile<64, 32, 8, 2>;
+using NarrowTile = GemmTile<64, 128, 4, 2>;
+using MiddleTile = GemmTile<128, 128, 6, 1>;
+using WideTile = GemmTile<256, 128, 4, 1>;
+
+// A product as the kernel takes it: weights [groups, columns, depth] with the strides in elements, one of the last two 1.
+struct Product {
+  GemmParams params;
+  void *weights;
+  int64_t group_stride, column_stride, depth_stride;
+  bool float_out;
+  int64_t expected_rows, expected_groups;  // rows of a group with rows, and how many such: what tiles are chosen by
+};
+
+bool encode_weights(CUtensorMap &map, const Product &product, bool across, int tile_rows) {
+  const GemmParams &p = product.params;
+  return across ? encode_map(map, product.weights, p.columns, p.depth, product.depth_stride, p.groups,
+                             product.group_stride, kStepDepth)
+                : encode_map(map, product.weights, p.depth, p.columns, product.column_stride, p.groups,
+                             product.group_stride, tile_rows);
+}
+
+// A dimension's stride, which is of no meaning where there is at most one step of it.
+int64_t stride_of(const mla_tensor &t, int dimension, int64_t otherwise) {
+  return t.shape[dimension] > 1 ? t.stride[dimension] : otherwise;
+}
+
+int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// The distance of matrices; where there is one only, any that the driver takes.
+int64_t matrix_distance(int64_t distance, const Product &product) {
+  const GemmParams &p = product.params;
+  if (p.groups > 1) return distance;
+  return round_up(std::max(p.columns * product.column_stride, p.depth * product.depth_stride), 8);
+}
+
+int64_t tiles_of(int64_t size, int64_t tile) { return (size + tile - 1) / tile; }
+
+// What the kernel cannot take; empty when it can.
+std::string unsupported(const char *what, const mla_tensor &x, const mla_tensor &w, const mla_tensor &out,
+                        const Product &product) {
+  const std::string where = std::string(what) + " on CUDA ";
+  const GemmParams &p = product.params;
+  if (x.dtype != MLA_BF16 || w.dtype != MLA_BF16) return where + "takes BF16 activations and weights only";
+  const int64_t unit = product.float_out ? 4 : 8;
+  if (p.depth == 0 || p.depth % 8 != 0 || p.columns % unit != 0) {
+    return where + "takes depths K of a multiple of 8, not 0, and columns N of a multiple of 8 (4 for F32 out) only, not K " +
+           std::to_string(p.depth) + ", N " + std::to_string(p.columns);
+  }
+  const int64_t column_stride = product.column_stride == 1 ? product.depth_stride : product.column_stride;
+  if (!aligned16(x.data) || p.x_stride % 8 != 0 || p.x_group_stride % 8 != 0 || !aligned16(product.weights) ||
+      column_stride % 8 != 0 || product.group_stride % 8 != 0 || !aligned16(out.data) || p.out_stride % unit != 0 ||
+      p.out_group_stride % unit != 0) {
+    return where + "takes rows that are 16-byte aligned only, in x, w and out";
+  }
+  return "";
+}
+
+template <class Tile>
+size_t shared_bytes(const GemmParams &p) {
+  return sizeof(typename Tile::Smem) + (p.offsets ? sizeof(int32_t) * p.groups : 0);
+}
+
+template <class Tile, bool kAcross, class Out>
+cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t stream) {
+  const GemmParams &p = product.params;
+  CUtensorMap map;
+  if (!encode_weights(map, product, kAcross, Tile::kRows)) return cudaErrorInvalidValue;
+  auto kernel = gemm_kernel<Tile, kAcross, Out>;
+  const size_t smem = shared_bytes<Tile>(p);
+  cudaError_t status =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(smem));
+  if (status != cudaSuccess) return status;
+  const int64_t columns = tiles_of(p.columns, Tile::kRows);
+  // An upper bound of the tiles: with offsets, each group with rows has at most one tile of tokens that is not full.
+  const int64_t row_tiles = p.offsets ? std::min<int64_t>(p.groups, p.group_rows) + p.group_rows / Tile::kTokens
+                                      : p.groups * tiles_of(p.group_rows, Tile::kTokens);
+  const int64_t blocks =
+      std::min<int64_t>(columns * row_tiles, int64_t{multiprocessors} * Tile::kBlocksPerMultiprocessor);
+  Launch launch(dim3(static_cast<unsigned>(blocks)), Tile::kThreads, smem, stream);
+  return cudaLaunchKernelEx(&launch.config, kernel, map, p);
+}
+
+template <bool kAcross, class Out>
+cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t stream) {
+  auto tiles = [&](int64_t rows, int64_t tokens) {
+    return tiles_of(product.params.columns, rows) * product.expected_groups * tiles_of(product.expected_rows, tokens);
+  };
+  if (product.expected_rows <= 32 && product.params.group_rows <= 32) {
+    return launch<SmallTile, kAcross, Out>(product, multiprocessors, stream);
+  }
+  if (tiles(256, 128) >= multiprocessors) return launch<WideTile, kAcross, Out>(product, multiprocessors, stream);
+  if (tiles(128, 128) >= multiprocessors) return launch<MiddleTile, kAcross, Out>(product, multiprocessors, stream);
+  return launch<NarrowTile, kAcross, Out>(product, multiprocessors, stream);
+}
+
+}  // namespace
+
+struct Gemm::State {
+  int multiprocessors;
+
+  mla_status run(const char *what, const Product &product, cudaStream_t stream, std::string &error) {
+    const GemmParams &p = product.params;
+    if (p.columns == 0 || p.group_rows == 0 || p.groups == 0) return MLA_OK;
+    cudaError_t status;
+    if (product.column_stride == 1 && product.depth_stride != 1) {
+      status = launch<true, __nv_bfloat16>(product, multiprocessors, stream);
+    } else if (product.float_out) {
+      status = launch<false, float>(product, multiprocessors, stream);
+    } else {
+      status = launch<false, __nv_bfloat16>(product, multiprocessors, stream);
+    }
+    return device_status(status, what, error);
+  }
+};
+
+Gemm::Gemm(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Gemm::~Gemm() = default;
+
+mla_status Gemm::create(std::unique_ptr<Gemm> &out, std::string &error) {
+  auto state = std::make_unique<State>();
+  int device = 0;
+  cudaError_t status = cudaGetDevice(&device);
+  if (status == cudaSuccess) {
+    status = cudaDeviceGetAttribute(&state->multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  }
+  if (status != cudaSuccess) return device_status(status, "the matrix products", error);
+  out.reset(new Gemm(std::move(state)));
+  return MLA_OK;
+}
+
+mla_status Gemm::gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor *bias, const mla_tensor &out,
+                      cudaStream_t stream, std::string &error) {
+  Product product = {};
+  GemmParams &p = product.params;
+  p.x = static_cast<const __nv_bfloat16 *>(x.data);
+  p.x_stride = stride_of(x, 0, 0);
+  p.out = out.data;
+  p.out_stride = stride_of(out, 0, 0);
+  p.groups = 1;
+  p.group_rows = static_cast<int>(x.shape[0]);
+  p.columns = static_cast<int>(w.shape[0]);
+  p.depth = static_cast<int>(w.shape[1]);
+  product.weights = w.data;
+  product.column_stride = stride_of(w, 0, round_up(p.depth, 8));
+  product.depth_stride = 1;
+  product.group_stride = matrix_distance(0, product);
+  product.float_out = out.dtype == MLA_F32;
+  product.expected_rows = p.group_rows;
+  product.expected_groups = 1;
+  error = unsupported("mla_gemm", x, w, out, product);
+  if (error.empty() && bias != nullptr && bias->dtype != MLA_BF16) error = "mla_gemm on CUDA takes a BF16 bias only";
+  if (!error.empty()) return MLA_UNSUPPORTED;
+  if (bias != nullptr) p.bias = static_cast<const __nv_bfloat16 *>(bias->data);
+  return state_->run("mla_gemm", product, stream, error);
+}
+
+mla_status Gemm::batched_gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor &out, cudaStream_t stream,
+                              std::string &error) {
+  Product product = {};
+  GemmParams &p = product.params;
+  p.x = static_cast<const __nv_bfloat16 *>(x.data);
+  p.x_stride = stride_of(x, 1, 0);
+  p.x_group_stride = stride_of(x, 0, 0);
+  p.out = out.data;
+  p.out_stride = stride_of(out, 1, 0);
+  p.out_group_stride = stride_of(out, 0, 0);
+  p.groups = static_cast<int>(x.shape[0]);
+  p.group_rows = static_cast<int>(x.shape[1]);
+  p.columns = static_cast<int>(w.shape[1]);
+  p.depth = static_cast<int>(w.shape[2]);
+  product.weights = w.data;
+  product.column_stride = stride_of(w, 1, 1);
+  product.depth_stride = stride_of(w, 2, 1);
+  product.group_stride = matrix_distance(w.stride[0], product);
+  product.float_out = out.dtype == MLA_F32;
+  product.expected_rows = p.group_rows;
+  product.expected_groups = p.groups;
+  error = unsupported("mla_batched_gemm", x, w, out, product);
+  if (!error.empty()) return MLA_UNSUPPORTED;
+  return state_->run("mla_batched_gemm", product, stream, error);
+}
+
+mla_status Gemm::moe_gemm(const mla_tensor &x, const mla_tensor *rows, const mla_tensor &offsets,
+                          const mla_tensor *weights, int32_t num_experts, const mla_tensor &out, cudaStream_t stream,
+                          std::string &error) {
+  Product product = {};
+  GemmParams &p = product.params;
+  p.x = static_cast<const __nv_bfloat16 *>(x.data);
+  p.x_stride = stride_of(x, 0, 0);
+  p.rows = rows ? static_cast<const int32_t *>(rows->data) : nullptr;
+  p.offsets = static_cast<const int32_t *>(offsets.data);
+  p.out = out.data;
+  p.out_stride = stride_of(out, 0, 0);
+  p.groups = num_experts;
+  p.group_rows = static_cast<int>(out.shape[0]);  // all of them together
+  p.columns = static_cast<int>(out.shape[1]);
+  p.depth = static_cast<int>(x.shape[1]);
+  product.weights = weights[0].data;
+  product.column_stride = stride_of(weights[0], 0, round_up(p.depth, 8));
+  product.depth_stride = 1;
+  auto address = [&](int e) { return reinterpret_cast<intptr_t>(weights[e].data); };
+  const int64_t distance = num_experts > 1 ? address(1) - address(0) : 0;
+  product.group_stride = matrix_distance(distance / 2, product);
+  product.float_out = out.dtype == MLA_F32;
+  product.expected_groups = std::min<int64_t>(num_experts, p.group_rows);
+  product.expected_rows = tiles_of(p.group_rows, num_experts);
+  error = unsupported("mla_moe_gemm", x, weights[0], out, product);
+  for (int e = 1; e < num_experts && error.empty(); ++e) {
+    if (address(e) - address(e - 1) != distance || distance <= 0 ||
+        stride_of(weights[e], 0, product.column_stride) != product.column_stride) {
+      error = "mla_moe_gemm on CUDA takes the experts' weights at equal distances only, as [experts, N, K] in one "
+              "allocation; weights[" + std::to_string(e) + "] is out of line";
+    }
+  }
+  if (num_experts > kMostGroups) {
+    error = "mla_moe_gemm on CUDA takes at most " + std::to_string(kMostGroups) + " experts, not " +
+            std::to_string(num_experts);
+  }
+  if (!error.empty()) return MLA_UNSUPPORTED;
+  return state_->run("mla_moe_gemm", product, stream, error);
+}
+
+}  // namespace mla::cuda

@@ -1,0 +1,338 @@
+// The one matrix product kernel: out[i] = x[i] w[g]^T over the rows i of each group g. A group is an expert, a matrix of a
+// batch, or the only one. docs/kernels.md tells why it is made so.
+//
+// Weights are the rows of the tensor cores' product and tokens its columns: a tile is kRows weight rows x up to kTokens
+// tokens, and a tile with few tokens costs few cycles, while the weights stream at the memory's pace. Persistent blocks walk
+// the tiles; where groups begin and end is read on the device. Warpgroups by role:
+//   multiply  one (kRows 64) or two, each kRows / warpgroups weight rows of the tile
+//   copy      feeds a ring of stages of 64 values of depth: weights by TMA, token rows, gathered, by cp.async
+// Every element is summed over the depth in one order whatever the tile: a row's result does not depend on other rows.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+
+#include "sm90/barrier.cuh"
+#include "sm90/copy_async.cuh"
+#include "sm90/tma.cuh"
+#include "sm90/wgmma.cuh"
+#include "sm90/wgmma_tokens.cuh"
+
+namespace mla::cuda {
+
+struct GemmParams {
+  const __nv_bfloat16 *x;
+  const int32_t *rows;         // the row of x of row i of out; NULL: i itself
+  const int32_t *offsets;      // group g has rows [offsets[g], offsets[g + 1]); NULL: each has [0, group_rows)
+  const __nv_bfloat16 *bias;   // [columns] or NULL
+  void *out;
+  int64_t x_stride, x_group_stride;  // in elements, multiples of 8; group strides are 0 where there are offsets
+  int64_t out_stride, out_group_stride;
+  int groups, group_rows;
+  int columns, depth;  // of out: weight rows; of x and the weights
+};
+
+constexpr int kStepDepth = 64;    // values of depth in a stage: rows of 128 bytes, swizzled
+constexpr int kBlockRows = 64;    // weight rows of one product of a warpgroup
+constexpr int kBlockBytes = kBlockRows * 128;
+constexpr int kBandTiles = 16;    // tiles of tokens that share the weights, and the tokens, that L2 holds
+constexpr int kCopyThreads = 128;
+constexpr int kMostGroups = 512;  // with offsets: they lie in shared memory
+
+template <int kRows_, int kTokens_, int kStages_, int kBlocksPerMultiprocessor_>
+struct GemmTile {
+  static constexpr int kRows = kRows_, kTokens = kTokens_, kStages = kStages_;
+  static constexpr int kBlocksPerMultiprocessor = kBlocksPerMultiprocessor_;
+  static constexpr int kWarpgroups = kRows == 64 ? 1 : 2;  // that multiply
+  static constexpr int kBlocks = kRows / kBlockRows / kWarpgroups;  // of a warpgroup
+  static constexpr int kThreads = kWarpgroups * 128 + kCopyThreads;
+  static constexpr int kWeightBytes = kRows * 128, kStageBytes = kWeightBytes + kTokens * 128;
+
+  struct Smem {
+    uint8_t stages[kStages][kStageBytes];  // weights, then tokens
+    uint8_t results[kWarpgroups][kTokens * 128];  // 64 weight rows of out, a token a row of 128 bytes, swizzled
+    uint64_t full[kStages], empty[kStages];
+    int32_t offsets[1];  // of the groups, as many as there are
+  };
+  static_assert((sizeof(Smem) + 1024) * kBlocksPerMultiprocessor <= 228 * 1024, "shared memory of a multiprocessor");
+};
+
+// Position in the ring.
+template <int kStages>
+struct Ring {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ __forceinline__ void next() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+struct TileWork {
+  int group, first_row, rows;  // tokens
+  int column;                  // first weight row
+  bool weights_read_once;      // no other tile has the same weights
+};
+
+// Walks the tiles of a block; every role walks by itself. The tiles of a group that share weights are neighbours.
+template <class Tile>
+class TileWalk {
+ public:
+  __device__ TileWalk(const GemmParams &p, const int32_t *offsets)
+      : p_(p), offsets_(offsets), column_tiles_((p.columns + Tile::kRows - 1) / Tile::kRows), next_(blockIdx.x) {}
+
+  __device__ bool next(TileWork &work) {
+    for (; group_ < p_.groups; ++group_) {
+      const int begin = p_.offsets ? offsets_[group_] : 0;
+      const int rows = p_.offsets ? offsets_[group_ + 1] - begin : p_.group_rows;
+      const int row_tiles = (rows + Tile::kTokens - 1) / Tile::kTokens;
+      const int tiles = row_tiles * column_tiles_;
+      if (next_ - before_ >= tiles) {
+        before_ += tiles;
+        continue;
+      }
+      const int first_band_tile = (next_ - before_) / (kBandTiles * column_tiles_) * kBandTiles;
+      const int in_band = next_ - before_ - first_band_tile * column_tiles_;
+      const int band = min(kBandTiles, row_tiles - first_band_tile);
+      const int row = (first_band_tile + in_band % band) * Tile::kTokens;
+      work.group = group_;
+      work.first_row = begin + row;
+      work.rows = min(Tile::kTokens, rows - row);
+      work.column = in_band / band * Tile::kRows;
+      work.weights_read_once = row_tiles == 1;
+      next_ += gridDim.x;
+      return true;
+    }
+    return false;
+  }
+
+ private:
+  const GemmParams &p_;
+  const int32_t *offsets_;
+  int column_tiles_, next_, group_ = 0, before_ = 0;  // before_: tiles of the groups before group_
+};
+
+// ---- copy -------------------------------------------------------------------------------------------------------------
+
+// kAcross: the weights lie by columns, and come as boxes of 64 rows x 64 values of depth.
+template <class Tile, bool kAcross>
+__device__ __forceinline__ void load_weights(uint32_t target, const CUtensorMap &map, uint32_t barrier, int depth,
+                                             const TileWork &work, uint64_t policy) {
+  if constexpr (kAcross) {
+#pragma unroll
+    for (int b = 0; b < Tile::kRows / kBlockRows; ++b) {
+      sm90::tma_load(target + b * kBlockBytes, &map, barrier, work.column + b * kBlockRows, depth, work.group, policy);
+    }
+  } else {
+    sm90::tma_load(target, &map, barrier, depth, work.column, work.group, policy);
+  }
+}
+
+template <class Tile, bool kAcross>
+__device__ __forceinline__ void copy_role(typename Tile::Smem &smem, const CUtensorMap &map, const GemmParams &p) {
+  constexpr int kRowsAtOnce = kCopyThreads / 8;  // eight threads a row of a stage
+  constexpr int kPieces = Tile::kTokens / kRowsAtOnce;
+  const int thread = threadIdx.x % kCopyThreads, row = thread / 8, piece = thread % 8;
+  const uint32_t place = Tile::kWeightBytes + row * 128 + ((piece ^ (row % 8)) << 4);
+  const uint64_t stream_policy = sm90::evict_first_policy(), keep_policy = sm90::evict_normal_policy();
+  Ring<Tile::kStages> ring;
+  TileWork work;
+  for (TileWalk<Tile> walk(p, smem.offsets); walk.next(work);) {
+    const __nv_bfloat16 *base = p.x + work.group * p.x_group_stride + piece * 8;
+    uint32_t sources[kPieces];  // in units of 16 bytes
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) {
+      if (row + i * kRowsAtOnce < work.rows) {
+        const int index = work.first_row + row + i * kRowsAtOnce;
+        sources[i] = (p.rows ? __ldg(p.rows + index) : index) * static_cast<uint32_t>(p.x_stride / 8);
+      }
+    }
+    for (int depth = 0; depth < p.depth; depth += kStepDepth) {
+      const uint32_t stage = sm90::smem_address(smem.stages[ring.stage]);
+      const uint32_t full = sm90::smem_address(&smem.full[ring.stage]);
+      sm90::barrier_wait(sm90::smem_address(&smem.empty[ring.stage]), ring.parity ^ 1);
+      if (thread == 0) {
+        sm90::barrier_expect_bytes(full, Tile::kWeightBytes);
+        load_weights<Tile, kAcross>(stage, map, full, depth, work,
+                                    work.weights_read_once ? stream_policy : keep_policy);
+      }
+      const uint32_t bytes = depth + piece * 8 < p.depth ? 16 : 0;  // past the depth: zeros, as TMA gives for weights
+#pragma unroll
+      for (int i = 0; i < kPieces; ++i) {
+        // What a stage holds for tokens that are not there reaches only columns that are not written.
+        if (row + i * kRowsAtOnce < work.rows) {
+          sm90::copy16_async(stage + place + i * (kRowsAtOnce * 128), base + int64_t{8} * sources[i] + depth, bytes);
+        }
+      }
+      sm90::barrier_arrive_after_copies(full);
+      ring.next();
+    }
+  }
+}
+
+// ---- multiply ---------------------------------------------------------------------------------------------------------
+
+constexpr uint32_t kResultSync = 1;  // and 2: the multiplying warpgroups' own barriers
+
+// The sums of a warpgroup, [block][token], as wgmma leaves them: thread, of weight rows r and r + 8 of its warp's sixteen,
+// of tokens 2 (lane % 4) and the next in each group of eight.
+template <class Tile, int kTokens>
+struct Sums {
+  float of[Tile::kBlocks][kTokens / 2];
+};
+
+template <class Tile, bool kAcross, int kTokens>
+__device__ __forceinline__ void multiply(typename Tile::Smem &smem, int warpgroup, int depth, Ring<Tile::kStages> &ring,
+                                         Sums<Tile, kTokens> &sums) {
+  constexpr int kNextDepth = kAcross ? 16 * 128 : 32;  // bytes to the next 16 values of depth
+#pragma unroll
+  for (int b = 0; b < Tile::kBlocks; ++b) {
+#pragma unroll
+    for (int i = 0; i < kTokens / 2; ++i) sums.of[b][i] = 0.0f;
+    sm90::hold(sums.of[b]);
+  }
+  auto release = [&](int stage) {
+    if (threadIdx.x % 32 == 0) sm90::barrier_arrive(sm90::smem_address(&smem.empty[stage]));
+  };
+  int previous = -1;
+  for (int done = 0; done < depth; done += kStepDepth) {
+    sm90::barrier_wait(sm90::smem_address(&smem.full[ring.stage]), ring.parity);
+    sm90::fence_async_proxy();  // the tokens came by ordinary copies
+    const uint32_t stage = sm90::smem_address(smem.stages[ring.stage]);
+    const uint64_t weights = sm90::swizzled_descriptor(stage + warpgroup * Tile::kBlocks * kBlockBytes, 0);
+    const uint64_t tokens = sm90::swizzled_descriptor(stage + Tile::kWeightBytes, 0);
+    sm90::wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < kStepDepth / 16; ++k) {
+#pragma unroll
+      for (int b = 0; b < Tile::kBlocks; ++b) {
+        sm90::wgmma_m64k16<kAcross>(sums.of[b], sm90::advance(weights, b * kBlockBytes + k * kNextDepth),
+                                    sm90::advance(tokens, k * 32));
+      }
+    }
+    sm90::wgmma_commit();
+    sm90::wgmma_wait<1>();
+    if (previous >= 0) release(previous);
+    previous = ring.stage;
+    ring.next();
+  }
+  sm90::wgmma_wait<0>();
+#pragma unroll
+  for (int b = 0; b < Tile::kBlocks; ++b) sm90::hold(sums.of[b]);
+  if (previous >= 0) release(previous);
+}
+
+// Adds bias[column] to the sums of weight rows `column` and `column` + 8.
+template <int kCount>
+__device__ __forceinline__ void add_bias(float (&sums)[kCount], const GemmParams &p, int column) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const float term = column + 8 * r < p.columns ? __bfloat162float(p.bias[column + 8 * r]) : 0.0f;
+#pragma unroll
+    for (int i = 0; i < kCount; i += 4) {
+      sums[i + 2 * r] += term;
+      sums[i + 2 * r + 1] += term;
+    }
+  }
+}
+
+// Writes 64 columns of out from `column` on, in BF16: turned round in shared memory, stored by rows of 128 bytes.
+template <int kCount>
+__device__ __forceinline__ void store_block(const float (&sums)[kCount], uint8_t *results, const GemmParams &p,
+                                            const TileWork &work, int column, uint32_t sync_id, __nv_bfloat16 *out) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const int token = lane % 8 + lane / 16 * 8, piece = warp * 2 + lane / 8 % 2;
+  const uint32_t place = sm90::smem_address(results) + token * 128 + ((piece ^ (token % 8)) << 4);
+  sm90::warpgroup_sync(sync_id);  // what was there has been read
+#pragma unroll
+  for (int i = 0; i < kCount; i += 8) {  // 16 tokens
+    const float *v = sums + i;
+    sm90::store_matrices_across(place + i * 256, sm90::pack_bf16(v[0], v[1]), sm90::pack_bf16(v[2], v[3]),
+                                sm90::pack_bf16(v[4], v[5]), sm90::pack_bf16(v[6], v[7]));
+  }
+  sm90::warpgroup_sync(sync_id);
+  const int part = threadIdx.x % 8;
+  if (column + part * 8 >= p.columns) return;
+  for (int row = threadIdx.x % 128 / 8; row < work.rows; row += 16) {
+    const int4 values = *reinterpret_cast<const int4 *>(results + row * 128 + ((part ^ (row % 8)) << 4));
+    *reinterpret_cast<int4 *>(out + row * p.out_stride + column + part * 8) = values;
+  }
+}
+
+// The same in float32: a store fills whole sectors of four tokens.
+template <int kCount>
+__device__ __forceinline__ void store_block(const float (&sums)[kCount], uint8_t *, const GemmParams &p,
+                                            const TileWork &work, int column, uint32_t, float *out) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    const int token = i / 4 * 8 + lane % 4 * 2 + i % 2, at = column + warp * 16 + lane / 4 + i / 2 % 2 * 8;
+    if (token < work.rows && at < p.columns) out[token * p.out_stride + at] = sums[i];
+  }
+}
+
+template <class Tile, bool kAcross, class Out, int kTokens>
+__device__ __forceinline__ void multiply_and_store(typename Tile::Smem &smem, const GemmParams &p, const TileWork &work,
+                                                   int warpgroup, Ring<Tile::kStages> &ring) {
+  Sums<Tile, kTokens> sums;
+  multiply<Tile, kAcross, kTokens>(smem, warpgroup, p.depth, ring, sums);
+  Out *out = static_cast<Out *>(p.out) + work.group * p.out_group_stride + work.first_row * p.out_stride;
+#pragma unroll
+  for (int b = 0; b < Tile::kBlocks; ++b) {
+    const int column = work.column + (warpgroup * Tile::kBlocks + b) * kBlockRows;
+    if (column >= p.columns) break;  // the same for the whole warpgroup
+    if (p.bias) add_bias(sums.of[b], p, column + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4);
+    store_block(sums.of[b], smem.results[warpgroup], p, work, column, kResultSync + warpgroup, out);
+  }
+}
+
+template <class Tile, bool kAcross, class Out>
+__device__ __forceinline__ void multiply_role(typename Tile::Smem &smem, const GemmParams &p, int warpgroup) {
+  Ring<Tile::kStages> ring;
+  TileWork work;
+  for (TileWalk<Tile> walk(p, smem.offsets); walk.next(work);) {
+    if (Tile::kTokens == 32 || work.rows <= 32) {
+      multiply_and_store<Tile, kAcross, Out, 32>(smem, p, work, warpgroup, ring);
+    } else if constexpr (Tile::kTokens > 32) {
+      if (work.rows <= 64) multiply_and_store<Tile, kAcross, Out, 64>(smem, p, work, warpgroup, ring);
+      else multiply_and_store<Tile, kAcross, Out, 128>(smem, p, work, warpgroup, ring);
+    }
+  }
+}
+
+// ---- kernel -----------------------------------------------------------------------------------------------------------
+
+// The map is of the weights [groups, columns, depth], boxes of kRows rows x 64 values; kAcross: of [groups, depth, columns],
+// boxes of 64 x 64. Shared memory: Tile::Smem and an offset more for each group.
+template <class Tile, bool kAcross, class Out>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerMultiprocessor)
+    gemm_kernel(const __grid_constant__ CUtensorMap map, const __grid_constant__ GemmParams p) {
+  extern __shared__ __align__(1024) uint8_t raw_smem[];
+  typename Tile::Smem &smem = *reinterpret_cast<typename Tile::Smem *>(raw_smem);
+  const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);
+  if (threadIdx.x == 0) {
+    sm90::prefetch_tensor_map(&map);
+    for (int stage = 0; stage < Tile::kStages; ++stage) {
+      sm90::barrier_init(sm90::smem_address(&smem.full[stage]), kCopyThreads + 1);
+      sm90::barrier_init(sm90::smem_address(&smem.empty[stage]), Tile::kWarpgroups * 4);
+    }
+    sm90::barrier_init_fence();
+  }
+  sm90::wait_for_previous_kernel();
+  sm90::launch_dependents();
+  if (p.offsets) {
+    for (int i = threadIdx.x; i <= p.groups; i += Tile::kThreads) smem.offsets[i] = __ldg(p.offsets + i);
+  }
+  __syncthreads();
+  if (warpgroup == Tile::kWarpgroups) {
+    if constexpr (Tile::kBlocks > 1) sm90::give_registers<40>();
+    copy_role<Tile, kAcross>(smem, map, p);
+  } else {
+    if constexpr (Tile::kBlocks > 1) sm90::take_registers<232>();
+    multiply_role<Tile, kAcross, Out>(smem, p, warpgroup);
+  }
+}
+
+}  // namespace mla::cuda
