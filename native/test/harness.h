@@ -123,6 +123,7 @@ std::vector<Case> invariance_cases();
 std::vector<Case> argument_cases();
 std::vector<Case> memory_cases();
 std::vector<Case> stream_cases();
+std::vector<Case> pack_cases();
 
 // A case that is a check alone.
 Case check_case(const std::string &name, std::function<void(Lab &, Random &)> check);

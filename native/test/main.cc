@@ -55,7 +55,7 @@ Options parse(int argc, char **argv) {
 std::vector<Case> all_cases(const Options &options) {
   std::vector<Case> cases;
   for (auto part : {dense_cases, attention_cases, moe_cases, token_cases, invariance_cases, argument_cases,
-                    memory_cases, stream_cases}) {
+                    memory_cases, stream_cases, pack_cases}) {
     for (Case &one : part()) {
       const bool wanted = options.only.empty() || one.name.find(options.only) != std::string::npos;
       if (wanted && (!options.bench || one.timed)) {
