@@ -12,6 +12,13 @@ nvcc=$(command -v nvcc) || { echo "build.sh: no nvcc on the PATH; install a CUDA
 libraries=$(dirname "$(dirname "$nvcc")")/lib
 options=(-std=c++17 -O3 -lineinfo -gencode=arch=compute_90a,code=sm_90a -cudart static -Xcompiler -Wall,-Wextra
          -Werror all-warnings -I"$native/include" -I"$here" "$@")
-for unit in decode decode_plan; do "$nvcc" "${options[@]}" -c "$here/$unit.cu" -o "$out/$unit.o"; done
-for unit in decode_cases decode_test; do "$nvcc" "${options[@]}" -c "$native/test/cuda/$unit.cu" -o "$out/$unit.o"; done
-"$nvcc" "${options[@]}" -L"$libraries" "$out"/{decode,decode_plan,decode_cases,decode_test}.o -o "$out/decode_test"
+for unit in decode decode_plan prefill prefill_plan; do "$nvcc" "${options[@]}" -c "$here/$unit.cu" -o "$out/$unit.o"; done
+for unit in decode_cases decode_test prefill_test; do
+  "$nvcc" "${options[@]}" -c "$native/test/cuda/$unit.cu" -o "$out/$unit.o"
+done
+link() {  # PROGRAM UNIT...
+  local objects=("${@:2}")
+  "$nvcc" "${options[@]}" -L"$libraries" "${objects[@]/#/$out/}" -o "$out/$1"
+}
+link decode_test decode.o decode_plan.o decode_cases.o decode_test.o
+link prefill_test prefill.o prefill_plan.o prefill_test.o

@@ -35,6 +35,11 @@ public record Checkpoint(Path folder, ModelConfig config, Safetensors tensors, O
         return checkpoint;
     }
 
+    /** Reads config.json and the chat template alone: for dummy weights. The checkpoint has no tensors. */
+    public static Checkpoint openWithoutWeights(Path folder) {
+        return new Checkpoint(folder, ModelConfig.load(folder), Safetensors.none(folder), ChatTemplate.load(folder));
+    }
+
     private static void requireWeight(TensorInfo tensor, Fp8 fp8, Safetensors tensors) {
         if (!tensor.dtype().isWeight()) {
             throw new CheckpointException(tensor.file() + ": tensor \"" + tensor.name() + "\" has dtype "

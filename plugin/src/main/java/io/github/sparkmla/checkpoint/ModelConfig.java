@@ -19,6 +19,7 @@ import java.util.List;
  * @param vHeadDim per head, the width of the value
  * @param intermediateSize width of a dense layer's feed-forward network
  * @param rmsNormEps of the decoder's norms; see {@link #loraNormEps()} for those inside attention
+ * @param initializerRange standard deviation that training started from; only dummy weights use it
  * @param maxPositions longest sequence, in tokens
  * @param tieWordEmbeddings whether the LM head is the embedding
  * @param attentionBias whether q_a_proj, kv_a_proj_with_mqa and o_proj have a bias (q_proj, q_b_proj, kv_b_proj never)
@@ -42,6 +43,7 @@ public record ModelConfig(
         int vHeadDim,
         int intermediateSize,
         float rmsNormEps,
+        float initializerRange,
         int maxPositions,
         boolean tieWordEmbeddings,
         boolean attentionBias,

@@ -23,6 +23,9 @@ final class ModelConfigReader {
     private static final int MAX_HEAD_DIM = 1 << 16;
     private static final int MAX_COUNT = 1 << 16;
 
+    /** What transformers takes where the key is missing, for every model type. */
+    private static final float INITIALIZER_RANGE = 0.02f;
+
     private final JsonObject json;
     private final Path generationFile;
     private final String modelType;
@@ -54,6 +57,7 @@ final class ModelConfigReader {
                 headDim("v_head_dim"),
                 size("intermediate_size"),
                 (float) json.number("rms_norm_eps", 0),
+                json.hasValue("initializer_range") ? (float) json.number("initializer_range", -1) : INITIALIZER_RANGE,
                 json.integer("max_position_embeddings", 1, Integer.MAX_VALUE),
                 json.bool("tie_word_embeddings"),
                 json.bool("attention_bias"),

@@ -46,6 +46,11 @@ public final class Safetensors {
                 + " (weights in other formats have to be converted to safetensors)");
     }
 
+    /** No tensors at all. */
+    static Safetensors none(Path folder) {
+        return new Safetensors(folder, Map.of());
+    }
+
     private static Map<String, TensorInfo> readShards(Path folder, JsonObject index) {
         Map<String, TensorInfo> tensors = new TreeMap<>();
         Map<String, Map<String, TensorInfo>> shards = new HashMap<>();

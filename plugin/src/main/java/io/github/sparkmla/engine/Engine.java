@@ -2,16 +2,18 @@ package io.github.sparkmla.engine;
 
 import io.github.sparkmla.checkpoint.Checkpoint;
 import io.github.sparkmla.engine.Completion.FinishReason;
+import io.github.sparkmla.engine.EngineSettings.LoadFormat;
 import io.github.sparkmla.model.MlaModel;
-import io.github.sparkmla.tensor.Device;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.Queue;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.concurrent.atomic.AtomicReference;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -36,6 +38,11 @@ public final class Engine implements AutoCloseable {
     private volatile Throwable death;
     private final AtomicLong steps = new AtomicLong();
     private volatile long preemptions;
+    private volatile StepListener listener = step -> {};
+    private final AtomicReference<ProfileRequest> profile = new AtomicReference<>();
+
+    /** Somebody wants to know where the time of the next step of a kind goes. */
+    private record ProfileRequest(StepKind kind, CompletableFuture<Map<String, Double>> milliseconds) {}
 
     /**
      * Opens a checkpoint folder and checks, reading headers only, that nothing an engine needs is missing. Needs no
@@ -49,64 +56,37 @@ public final class Engine implements AutoCloseable {
         return checkpoint;
     }
 
+    /** The same for weights from elsewhere: without a checkpoint's, config.json is all that a folder needs. */
+    public static Checkpoint check(Path folder, LoadFormat format) {
+        return format == LoadFormat.DUMMY ? Checkpoint.openWithoutWeights(folder) : check(folder);
+    }
+
     /**
      * Loads a checkpoint folder and starts the engine.
      *
      * @throws io.github.sparkmla.checkpoint.CheckpointException when the checkpoint is not good
      */
     public static Engine load(Path folder, EngineSettings settings) {
-        return load(check(folder), settings);
+        return load(check(folder, settings.loadFormat()), settings);
     }
 
     /** The same for a checkpoint that was opened and checked. */
     public static Engine load(Checkpoint checkpoint, EngineSettings settings) {
-        Device device = Device.open(settings.device(), settings.deviceOrdinal(), settings.threads());
-        StepRunner runner;
-        MlaModel.Limits limits;
-        try {
-            limits = limits(checkpoint, device, settings);
-            runner = new ModelRunner(device, checkpoint, limits);
-        } catch (RuntimeException | Error e) {
-            device.close();
-            throw e;
-        }
+        StepRunner runner = ModelRunner.open(checkpoint, settings);
         log.info(
-                "{} on {}: {} KV blocks of {} tokens, up to {} sequences and {} tokens a step, context {}",
+                "{}: up to {} sequences and {} tokens a step, context {}",
                 checkpoint.folder(),
-                device.name(),
-                limits.kvBlocks(),
-                BlockPool.BLOCK_TOKENS,
-                limits.maxSequences(),
-                limits.maxTokens(),
-                limits.maxModelLen());
-        return new Engine(runner, settings, limits);
-    }
-
-    private static MlaModel.Limits limits(Checkpoint checkpoint, Device device, EngineSettings settings) {
-        int context = checkpoint.maxPositions();
-        if (settings.maxModelLen() > 0) {
-            context = Math.min(context, settings.maxModelLen());
-        }
-        long blockBytes = MlaModel.kvBlockBytes(checkpoint.config(), device);
-        long blocks = settings.kvBytes() / blockBytes;
-        if (blocks < 1) {
-            throw new IllegalArgumentException("a KV cache of " + settings.kvBytes() + " bytes holds no block of "
-                    + blockBytes + " bytes: raise spark.mla.kv.memory");
-        }
-        // More blocks than all sequences can ever fill would only waste memory.
-        long useful = (long) settings.maxSequences() * BlockPool.blocksFor(context);
-        return new MlaModel.Limits(
-                (int) Math.min(Math.min(blocks, useful), Integer.MAX_VALUE),
+                settings.maxSequences(),
                 settings.maxBatchTokens(),
-                Math.min(settings.maxSequences(), settings.maxBatchTokens()),
-                context);
+                runner.maxModelLen());
+        return new Engine(runner, settings);
     }
 
-    Engine(StepRunner runner, EngineSettings settings, MlaModel.Limits limits) {
+    Engine(StepRunner runner, EngineSettings settings) {
         this.runner = runner;
-        this.maxModelLen = limits.maxModelLen();
+        this.maxModelLen = runner.maxModelLen();
         this.vocabSize = runner.vocabSize();
-        this.pool = new BlockPool(limits.kvBlocks());
+        this.pool = new BlockPool(runner.kvBlocks());
         this.scheduler = new Scheduler(pool, settings);
         this.thread = new Thread(this::loop, "spark-mla-engine");
         thread.setDaemon(true);
@@ -141,6 +121,21 @@ public final class Engine implements AutoCloseable {
     /** Blocks of the KV cache. */
     public int totalBlocks() {
         return pool.total();
+    }
+
+    /** Tells {@code newListener}, and nobody else, of every step from now on. */
+    public void setListener(StepListener newListener) {
+        listener = newListener;
+    }
+
+    /**
+     * Profiles the next step of this kind: milliseconds on the device by section, summed over the layers. Runs it call by
+     * call, so it takes longer than usual.
+     */
+    public CompletableFuture<Map<String, Double>> profileNext(StepKind kind) {
+        ProfileRequest request = new ProfileRequest(kind, new CompletableFuture<>());
+        profile.set(request);
+        return request.milliseconds;
     }
 
     /**
@@ -210,13 +205,25 @@ public final class Engine implements AutoCloseable {
     }
 
     private void step() {
+        long start = System.nanoTime();
         List<Scheduler.Work> step = scheduler.schedule();
         preemptions = scheduler.preemptions();
         if (step.isEmpty()) {
             return; // everything was cancelled
         }
-        runner.run(step, this::append);
+        StepKind kind = step.stream().allMatch(Scheduler.Work::decodes) ? StepKind.DECODE : StepKind.PREFILL;
+        int tokens = step.stream().mapToInt(Scheduler.Work::tokens).sum();
+        long context = step.stream().mapToLong(Scheduler.Work::to).sum();
+        ProfileRequest asked = profile.get();
+        boolean profiled = asked != null && asked.kind == kind && profile.compareAndSet(asked, null);
+        if (profiled) {
+            asked.milliseconds.complete(runner.profile(step, this::append));
+        } else {
+            runner.run(step, this::append);
+        }
         steps.incrementAndGet();
+        long nanos = System.nanoTime() - start;
+        listener.step(new StepListener.Step(kind, step.size(), tokens, context, nanos, profiled));
     }
 
     private void admit() throws InterruptedException {

@@ -1,33 +1,132 @@
 package io.github.sparkmla.engine;
 
 import io.github.sparkmla.checkpoint.Checkpoint;
+import io.github.sparkmla.engine.EngineSettings.LoadFormat;
 import io.github.sparkmla.model.MlaModel;
 import io.github.sparkmla.model.StepInputs;
-import io.github.sparkmla.tensor.Arena;
 import io.github.sparkmla.tensor.Device;
-import io.github.sparkmla.tensor.Ops;
+import io.github.sparkmla.tensor.Profile;
+import io.github.sparkmla.tensor.Tensor;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /** Runs steps on a real model. Owns the device, the model and the sampler's memory. */
 final class ModelRunner implements StepRunner {
+    private static final Logger log = LoggerFactory.getLogger(ModelRunner.class);
+
     private final Device device;
     private final MlaModel model;
-    private final Arena arena;
+    private final StepInputs inputs;
     private final Sampler sampler;
+    private final DecodeGraphs graphs; // null where steps run call by call
     private final Set<Integer> endOfSequence;
+    private final int maxModelLen;
+    private int kvBlocks;
 
-    ModelRunner(Device device, Checkpoint checkpoint, MlaModel.Limits limits) {
+    /** Loads the model, allocates everything that steps need, and gives the KV cache what is left. */
+    static ModelRunner open(Checkpoint checkpoint, EngineSettings settings) {
+        Device device = Device.open(settings.device(), settings.deviceOrdinal(), settings.threads());
+        try {
+            MlaModel.Limits limits = limits(checkpoint, device, settings);
+            MlaModel model = settings.loadFormat() == LoadFormat.DUMMY
+                    ? MlaModel.dummy(checkpoint.config(), device, limits)
+                    : MlaModel.load(checkpoint, device, limits);
+            ModelRunner runner = new ModelRunner(device, model, limits, settings);
+            try {
+                runner.allocateCache(settings);
+                return runner;
+            } catch (RuntimeException | Error e) {
+                runner.freeAllButDevice();
+                throw e;
+            }
+        } catch (RuntimeException | Error e) {
+            device.close();
+            throw e;
+        }
+    }
+
+    private static MlaModel.Limits limits(Checkpoint checkpoint, Device device, EngineSettings settings) {
+        int context = checkpoint.maxPositions();
+        if (settings.maxModelLen() > 0) {
+            context = Math.min(context, settings.maxModelLen());
+        }
+        return new MlaModel.Limits(
+                settings.maxBatchTokens(),
+                Math.min(settings.maxSequences(), settings.maxBatchTokens()),
+                context,
+                !device.isCuda() || settings.gpu().deterministic());
+    }
+
+    private ModelRunner(Device device, MlaModel model, MlaModel.Limits limits, EngineSettings settings) {
         this.device = device;
-        this.model = MlaModel.load(checkpoint, device, limits);
-        this.arena = new Arena(device);
-        this.sampler = new Sampler(arena, new Ops(device), limits.maxSequences());
-        this.endOfSequence = Set.copyOf(checkpoint.config().eosTokenIds());
+        this.model = model;
+        this.inputs = model.inputs();
+        this.sampler = new Sampler(device, model.ops(), limits.maxSequences());
+        this.graphs =
+                device.isCuda() && settings.gpu().graphs() ? new DecodeGraphs(device, limits.maxSequences()) : null;
+        this.endOfSequence = Set.copyOf(model.config().eosTokenIds());
+        this.maxModelLen = limits.maxModelLen();
+    }
+
+    private void allocateCache(EngineSettings settings) {
+        long blockBytes = MlaModel.kvBlockBytes(model.config(), device);
+        if (device.isCuda()) {
+            // What the backend itself needs for the largest steps has to be counted before the rest is given away.
+            model.allocateCache(0);
+            warmUp(settings);
+            model.freeCache();
+        }
+        long free = device.freeBytes();
+        long used = device.openBytes();
+        kvBlocks = KvMemory.blocks(settings, device.isCuda(), free, blockBytes, maxModelLen);
+        model.allocateCache(kvBlocks);
+        log.info(
+                "{}: weights and workspace have {} MiB, {} MiB are free, the KV cache takes {} MiB: {} blocks of {} tokens",
+                device.name(),
+                used >> 20,
+                free >> 20,
+                ((kvBlocks + 1L) * blockBytes) >> 20,
+                kvBlocks,
+                BlockPool.BLOCK_TOKENS);
+    }
+
+    /** The largest steps of either kind, on a cache that is nothing but the dump. */
+    private void warmUp(EngineSettings settings) {
+        int longest = Math.min(settings.maxBatchTokens(), maxModelLen);
+        int[] ids = new int[longest];
+        int[] blocks = new int[BlockPool.blocksFor(longest)];
+        inputs.clear();
+        int sequences = Math.min(settings.maxSequences(), settings.maxBatchTokens());
+        for (int left = settings.maxBatchTokens();
+                left > 1 && inputs.sequences() < sequences;
+                left -= Math.min(left, longest)) {
+            inputs.add(ids, 0, Math.min(left, longest), blocks);
+            inputs.draw(longest, 1, 50, 0.9f, 0);
+        }
+        compute(inputs.tableWidth(), true);
+        device.synchronize();
+        inputs.clear();
+        inputs.pad(sequences, 0);
+        compute(1, true);
+        device.synchronize();
     }
 
     @Override
     public int vocabSize() {
         return model.config().vocabSize();
+    }
+
+    @Override
+    public int maxModelLen() {
+        return maxModelLen;
+    }
+
+    @Override
+    public int kvBlocks() {
+        return kvBlocks;
     }
 
     @Override
@@ -37,38 +136,90 @@ final class ModelRunner implements StepRunner {
 
     @Override
     public void run(List<Scheduler.Work> step, Sink sink) {
-        StepInputs inputs = model.inputs();
+        fill(step);
+        boolean logprobs = wantsLogprobs(step);
+        int drawn = inputs.sampled();
+        if (graphs != null && inputs.prefills() == 0 && drawn == inputs.sequences()) {
+            DecodeGraphs.Shape shape = graphs.shape(inputs, logprobs);
+            inputs.pad(shape.rows(), model.dumpBlock());
+            inputs.upload(shape.tableWidth());
+            graphs.run(shape, () -> forward(logprobs));
+        } else {
+            compute(inputs.tableWidth(), logprobs);
+        }
+        finish(step, drawn, logprobs, sink);
+    }
+
+    @Override
+    public Map<String, Double> profile(List<Scheduler.Work> step, Sink sink) {
+        fill(step);
+        boolean logprobs = wantsLogprobs(step);
+        try (Profile profile = new Profile(device)) {
+            model.ops().setProfile(profile);
+            compute(inputs.tableWidth(), logprobs);
+            model.ops().setProfile(null);
+            Map<String, Double> milliseconds = profile.end();
+            finish(step, inputs.sampled(), logprobs, sink);
+            return milliseconds;
+        }
+    }
+
+    /** Uploads the step that has been filled in and asks the device for all of it. */
+    private void compute(int tableWidth, boolean logprobs) {
+        inputs.upload(tableWidth);
+        forward(logprobs);
+    }
+
+    private void forward(boolean logprobs) {
+        Tensor logits = model.forward();
+        if (inputs.sampled() > 0) {
+            sampler.sample(logits, inputs.draws(), logprobs);
+        }
+    }
+
+    private static boolean wantsLogprobs(List<Scheduler.Work> step) {
+        return step.stream()
+                .anyMatch(work ->
+                        work.completes() && work.sequence().request.sampling().logprobs() >= 0);
+    }
+
+    private void fill(List<Scheduler.Work> step) {
         inputs.clear();
-        sampler.clear();
         fill(step, true);
         fill(step, false);
-        var logits = model.forward();
-        if (inputs.sampled() == 0) {
-            return;
-        }
-        sampler.sample(logits);
-        int row = 0;
-        row = emit(step, true, row, sink);
-        emit(step, false, row, sink);
     }
 
     /** Single tokens come first; see {@link StepInputs}. */
-    private void fill(List<Scheduler.Work> step, boolean decode) {
+    private void fill(List<Scheduler.Work> step, boolean single) {
         for (Scheduler.Work work : step) {
-            if ((work.to() - work.from() == 1) == decode) {
+            if ((work.tokens() == 1) == single) {
                 Sequence sequence = work.sequence();
-                model.inputs().add(sequence.tokens(), work.from(), work.to(), sequence.blocks(), work.completes());
+                inputs.add(sequence.tokens(), work.from(), work.to(), sequence.blocks());
                 if (work.completes()) {
-                    sampler.add(sequence);
+                    SamplingParams params = sequence.request.sampling();
+                    long seed = Sampler.seed(params.seed(), sequence.request.rowKey());
+                    inputs.draw(work.to(), params.temperature(), params.topK(), params.topP(), seed);
                 }
             }
         }
     }
 
-    private int emit(List<Scheduler.Work> step, boolean decode, int firstRow, Sink sink) {
+    /** Waits for the device and hands over what was drawn. */
+    private void finish(List<Scheduler.Work> step, int drawn, boolean logprobs, Sink sink) {
+        if (drawn > 0) {
+            sampler.fetch(drawn, logprobs);
+        }
+        device.synchronize();
+        if (drawn > 0) {
+            int row = emit(step, true, 0, sink);
+            emit(step, false, row, sink);
+        }
+    }
+
+    private int emit(List<Scheduler.Work> step, boolean single, int firstRow, Sink sink) {
         int row = firstRow;
         for (Scheduler.Work work : step) {
-            if ((work.to() - work.from() == 1) == decode && work.completes()) {
+            if ((work.tokens() == 1) == single && work.completes()) {
                 int asked = work.sequence().request.sampling().logprobs();
                 sink.token(work, sampler.token(row), sampler.logprobs(row, asked));
                 row++;
@@ -77,10 +228,17 @@ final class ModelRunner implements StepRunner {
         return row;
     }
 
+    private void freeAllButDevice() {
+        if (graphs != null) {
+            graphs.close();
+        }
+        sampler.close();
+        model.close();
+    }
+
     @Override
     public void close() {
-        arena.close();
-        model.close();
+        freeAllButDevice();
         device.close();
     }
 }

@@ -19,6 +19,15 @@ final class Scheduler {
         boolean completes() {
             return to == sequence.length();
         }
+
+        int tokens() {
+            return to - from;
+        }
+
+        /** Whether this is one token, computed to get the next. */
+        boolean decodes() {
+            return tokens() == 1 && completes();
+        }
     }
 
     private final BlockPool pool;

@@ -2,6 +2,7 @@ package io.github.sparkmla.engine;
 
 import io.github.sparkmla.engine.Completion.TokenLogprobs;
 import java.util.List;
+import java.util.Map;
 
 /** Computes steps: the model behind the engine, or a fake one in tests of the scheduling. */
 interface StepRunner extends AutoCloseable {
@@ -18,10 +19,22 @@ interface StepRunner extends AutoCloseable {
 
     int vocabSize();
 
+    /** Longest sequence, in tokens. */
+    int maxModelLen();
+
+    /** Blocks of the KV cache. */
+    int kvBlocks();
+
     boolean isEndOfSequence(int token);
 
     /** Computes the tokens of the step and hands over the next token of each sequence that is complete. */
     void run(List<Scheduler.Work> step, Sink sink);
+
+    /** Does the same and tells where the time went: milliseconds on the device by section. */
+    default Map<String, Double> profile(List<Scheduler.Work> step, Sink sink) {
+        run(step, sink);
+        return Map.of();
+    }
 
     @Override
     void close();

@@ -30,27 +30,20 @@ final class FeedForward {
     /** Scratch of one gated network: gate and up side by side, then their product. */
     private final class Gated {
         final Tensor gateUp; // [rows, 2 I]
-        final Tensor gate; // [rows, I], of gateUp
-        final Tensor up; // [rows, I], of gateUp
         final Tensor product; // [rows, I]
 
         Gated(Arena arena, DType act, long rows, long width) {
             gateUp = arena.allocate(act, rows, 2 * width);
-            gate = gateUp.columns(0, width);
-            up = gateUp.columns(width, 2 * width);
             product = arena.allocate(act, rows, width);
         }
 
         void resize(long rows) {
             gateUp.resize(rows);
-            gate.resize(rows);
-            up.resize(rows);
             product.resize(rows);
         }
 
         void forward(Weights.Dense w, Tensor x, Tensor out) {
-            ops.gemm(x, w.gate(), gate);
-            ops.gemm(x, w.up(), up);
+            ops.gemm(x, w.gateUp(), gateUp);
             ops.siluMul(gateUp, product);
             ops.gemm(product, w.down(), out);
         }
@@ -102,21 +95,27 @@ final class FeedForward {
         if (weights.layer().feedForward() instanceof Weights.Moe w) {
             mixture(w, weights.experts(), x, out);
         } else {
+            ops.section("dense feed-forward");
             dense.forward((Weights.Dense) weights.layer().feedForward(), x, out);
         }
     }
 
     private void mixture(Weights.Moe w, LayerWeights.Experts e, Tensor x, Tensor out) {
+        ops.section("router");
         ops.gemm(x, w.router(), routerLogits);
         ops.route(routerLogits, e.routing(), expertWeights, experts);
         ops.moeSort(experts, rows, places, offsets);
-        ops.moeGemm(x, rows, offsets, e.gate(), routed.gate);
-        ops.moeGemm(x, rows, offsets, e.up(), routed.up);
+        ops.section("experts: gate and up");
+        ops.moeGemm(x, rows, offsets, e.gateUp(), routed.gateUp);
+        ops.section("experts: silu");
         ops.siluMul(routed.gateUp, routed.product);
+        ops.section("experts: down");
         ops.moeGemm(routed.product, null, offsets, e.down(), expertOut);
         if (w.shared() != null) {
+            ops.section("shared experts");
             shared.forward(w.shared(), x, out);
         }
+        ops.section("experts: combine");
         ops.moeCombine(expertOut, places, expertWeights, w.shared() == null ? null : out, out);
     }
 }

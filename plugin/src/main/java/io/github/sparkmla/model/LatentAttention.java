@@ -40,7 +40,8 @@ final class LatentAttention {
     private final Tensor prefillQuery; // [T - decodes, n, L + R], of query
     private final Tensor prefillContext; // [T - decodes, n, L], of context
 
-    LatentAttention(Arena arena, Ops ops, ModelConfig config, StepInputs inputs, DType act, MlaModel.Limits limits) {
+    LatentAttention(Arena arena, Ops ops, ModelConfig config, StepInputs inputs, MlaModel.Limits limits) {
+        DType act = MlaModel.activations(arena.device());
         this.ops = ops;
         this.config = config;
         this.softmaxScale = config.softmaxScale();
@@ -77,7 +78,7 @@ final class LatentAttention {
                 inputs.positions(),
                 inputs.slots(),
                 config.rope().interleaved());
-        plan = new Ops.Plan(arena, limits.maxSequences(), n, limits.maxModelLen(), true);
+        plan = new Ops.Plan(arena, limits.maxSequences(), n, limits.maxModelLen(), limits.deterministic());
     }
 
     /** Sizes the scratch for a step and plans its decode. */
@@ -99,6 +100,7 @@ final class LatentAttention {
         prefillQuery.moveTo(query, decodes, tokens - decodes);
         prefillContext.moveTo(context, decodes, tokens - decodes);
         if (decodes > 0) {
+            ops.section("plan");
             ops.plan(plan, inputs.decodeSeqLens());
         }
     }
@@ -106,6 +108,7 @@ final class LatentAttention {
     /** out [T, hidden] = attention of x [T, hidden]; appends this step's keys to the layer's cache [blocks, 64, L + R]. */
     void forward(LayerWeights weights, Tensor x, StepInputs inputs, Tensor cache, Tensor out) {
         Weights.Attention w = weights.attention();
+        ops.section("query and latent");
         if (qA == null) {
             ops.gemm(x, w.q(), q);
         } else {
@@ -115,9 +118,12 @@ final class LatentAttention {
         }
         ops.gemm(x, w.kvA(), kv);
         ops.rmsNorm(latent, null, w.kvANorm(), config.loraNormEps(), latent);
+        ops.section("absorb");
         ops.batchedGemm(qNope, weights.keyUp(), queryLatent);
+        ops.section("rope and append");
         ops.ropeAndAppendKv(qRope, queryRope, latent, kRope, positions, cache);
         if (inputs.decodes() > 0) {
+            ops.section("attention: decode");
             ops.decode(
                     decodeQuery,
                     cache,
@@ -129,6 +135,7 @@ final class LatentAttention {
                     lse);
         }
         if (inputs.prefills() > 0) {
+            ops.section("attention: prefill");
             ops.prefill(
                     prefillQuery,
                     inputs.queryStart(),
@@ -138,7 +145,9 @@ final class LatentAttention {
                     softmaxScale,
                     prefillContext);
         }
+        ops.section("absorb");
         ops.batchedGemm(contextByHead, weights.valueUp(), valuesByHead);
+        ops.section("output projection");
         ops.gemm(values, w.o(), out);
     }
 }

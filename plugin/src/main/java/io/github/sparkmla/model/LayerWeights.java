@@ -5,7 +5,7 @@ import io.github.sparkmla.tensor.Ops;
 import io.github.sparkmla.tensor.Tensor;
 
 /**
- * A layer's weights as the operations take them: views of the checkpoint's tensors, none copied.
+ * A layer's weights as the operations take them: views, none copied.
  *
  * @param keyUp W_UK as [heads, latent, nope], of kv_b_proj
  * @param valueUp W_UV as [heads, v, latent], of kv_b_proj
@@ -14,7 +14,7 @@ import io.github.sparkmla.tensor.Tensor;
 record LayerWeights(Weights.Layer layer, Tensor keyUp, Tensor valueUp, Experts experts) {
 
     /** The routed experts of a layer and the router's rule. */
-    record Experts(Ops.Routing routing, Ops.ExpertWeights gate, Ops.ExpertWeights up, Ops.ExpertWeights down) {}
+    record Experts(Ops.Routing routing, Ops.ExpertWeights gateUp, Ops.ExpertWeights down) {}
 
     static LayerWeights of(ModelConfig config, Weights.Layer layer) {
         long n = config.numHeads();
@@ -40,8 +40,7 @@ record LayerWeights(Weights.Layer layer, Tensor keyUp, Tensor valueUp, Experts e
                         config.groupScore() == ModelConfig.GroupScore.TOP2_SUM,
                         config.normalize(),
                         config.scale()),
-                new Ops.ExpertWeights(moe.gate()),
-                new Ops.ExpertWeights(moe.up()),
+                new Ops.ExpertWeights(moe.gateUp()),
                 new Ops.ExpertWeights(moe.down()));
     }
 

@@ -7,20 +7,23 @@ import io.github.sparkmla.tensor.DType;
 import io.github.sparkmla.tensor.Device;
 import io.github.sparkmla.tensor.Ops;
 import io.github.sparkmla.tensor.Tensor;
-import java.util.ArrayList;
 import java.util.List;
+import java.util.function.Function;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /**
  * A decoder with multi-head latent attention on a device: weights, paged KV cache and scratch memory. Everything is
  * allocated here, once; a step allocates nothing. Belongs to the device's thread.
  */
 public final class MlaModel implements AutoCloseable {
+    private static final Logger log = LoggerFactory.getLogger(MlaModel.class);
+
     private final ModelConfig config;
     private final Arena arena;
     private final Ops ops;
     private final Weights weights;
     private final List<LayerWeights> layers;
-    private final List<Tensor> caches = new ArrayList<>();
     private final StepInputs inputs;
     private final LatentAttention attention;
     private final FeedForward feedForward;
@@ -29,16 +32,18 @@ public final class MlaModel implements AutoCloseable {
     private final Tensor delta; // [T, H]
     private final Tensor sampled; // [S, H]
     private final Tensor logits; // F32 [S, vocab]
+    private Tensor cache; // [layers, blocks + 1, 64, L + R]; the last block is the dump
+    private Tensor[] caches; // of each layer
 
     /**
      * What a model is sized for.
      *
-     * @param kvBlocks blocks of 64 tokens in the cache
      * @param maxTokens most tokens in a step
      * @param maxSequences most sequences in a step
      * @param maxModelLen longest sequence, in tokens
+     * @param deterministic whether a sequence's result must not depend on the others of a step; always so on the CPU
      */
-    public record Limits(int kvBlocks, int maxTokens, int maxSequences, int maxModelLen) {}
+    public record Limits(int maxTokens, int maxSequences, int maxModelLen, boolean deterministic) {}
 
     /** Checks on any machine, reading headers only, that a checkpoint holds every weight that its config needs. */
     public static void check(Checkpoint checkpoint) {
@@ -54,43 +59,99 @@ public final class MlaModel implements AutoCloseable {
     }
 
     /** The CPU computes in float32, exactly as HF does there; a GPU in BF16. */
-    private static DType activations(Device device) {
+    static DType activations(Device device) {
         return device.isCuda() ? DType.BF16 : DType.F32;
     }
 
-    /** Loads the weights and allocates all else. */
+    /** Loads the weights and allocates the memory of a step; {@link #allocateCache} follows. */
     public static MlaModel load(Checkpoint checkpoint, Device device, Limits limits) {
+        return open(checkpoint.config(), device, limits, arena -> {
+            try (WeightLoader loader = WeightLoader.loading(checkpoint, arena)) {
+                Weights weights = Weights.of(checkpoint.config(), loader);
+                if (!loader.unused().isEmpty()) {
+                    log.warn(
+                            "{}: tensors that the model does not use, by number: {}",
+                            checkpoint.folder(),
+                            loader.unused());
+                }
+                return weights;
+            }
+        });
+    }
+
+    /** The same with random weights, for measuring; see {@link DummyWeights}. */
+    public static MlaModel dummy(ModelConfig config, Device device, Limits limits) {
+        return open(config, device, limits, arena -> Weights.of(config, new DummyWeights(config, arena)));
+    }
+
+    private static MlaModel open(ModelConfig config, Device device, Limits limits, Function<Arena, Weights> weights) {
         Arena arena = new Arena(device);
+        StepInputs inputs = null;
         try {
-            return new MlaModel(checkpoint, arena, limits);
+            device.setDeterministic(limits.deterministic);
+            Weights loaded = weights.apply(arena);
+            device.synchronize();
+            inputs = new StepInputs(device, limits);
+            return new MlaModel(config, arena, loaded, inputs, limits);
         } catch (RuntimeException | Error e) {
+            if (inputs != null) {
+                inputs.close();
+            }
             arena.close();
             throw e;
         }
     }
 
-    private MlaModel(Checkpoint checkpoint, Arena arena, Limits limits) {
-        this.config = checkpoint.config();
+    private MlaModel(ModelConfig config, Arena arena, Weights weights, StepInputs inputs, Limits limits) {
+        this.config = config;
         this.arena = arena;
         this.ops = new Ops(arena.device());
-        this.weights = WeightLoader.loading(checkpoint, arena).weights();
+        this.weights = weights;
         this.layers = weights.layers().stream()
                 .map(layer -> LayerWeights.of(config, layer))
                 .toList();
+        this.inputs = inputs;
         DType act = activations(arena.device());
         int tokens = limits.maxTokens;
         int sequences = limits.maxSequences;
-        for (int i = 0; i < config.numLayers(); i++) {
-            caches.add(arena.allocate(act, limits.kvBlocks, StepInputs.BLOCK_TOKENS, config.kvDim()));
-        }
-        inputs = new StepInputs(arena, limits);
-        attention = new LatentAttention(arena, ops, config, inputs, act, limits);
+        attention = new LatentAttention(arena, ops, config, inputs, limits);
         feedForward = new FeedForward(arena, ops, config, act, tokens);
         residual = arena.allocate(act, tokens, config.hiddenSize());
         normed = arena.allocate(act, tokens, config.hiddenSize());
         delta = arena.allocate(act, tokens, config.hiddenSize());
         sampled = arena.allocate(act, sequences, config.hiddenSize());
         logits = arena.allocate(DType.F32, sequences, config.vocabSize());
+    }
+
+    /** Allocates the KV cache, in place of the one before: {@code blocks} blocks, and the dump behind them. */
+    public void allocateCache(int blocks) {
+        freeCache();
+        cache = arena.device()
+                .allocate(
+                        activations(arena.device()),
+                        config.numLayers(),
+                        blocks + 1L,
+                        StepInputs.BLOCK_TOKENS,
+                        config.kvDim());
+        caches = cache.split();
+    }
+
+    /** Frees the KV cache. */
+    public void freeCache() {
+        if (cache != null) {
+            cache.close();
+            cache = null;
+        }
+    }
+
+    /** The block that belongs to no sequence; what is written there is never read. */
+    public int dumpBlock() {
+        return (int) cache.size(1) - 1;
+    }
+
+    /** The model's operations: to profile them, or to go on with its logits. */
+    public Ops ops() {
+        return ops;
     }
 
     /** The step to fill before {@link #forward}. */
@@ -103,31 +164,35 @@ public final class MlaModel implements AutoCloseable {
     }
 
     /**
-     * Runs the step in {@link #inputs}: appends its tokens to the cache and gives the logits F32 [sampled, vocab] that
-     * follow them. The tensor is the model's own, good until the next step.
+     * Runs the step that {@link #inputs} has uploaded: appends its tokens to the cache and gives the logits F32 [sampled,
+     * vocab] that follow them. The tensor is the model's own, good until the next step.
      */
     public Tensor forward() {
-        inputs.upload();
         begin(inputs.tokens());
         attention.begin(inputs);
 
+        ops.section("embedding");
         ops.embedding(weights.embedding(), inputs.tokenIds(), residual);
         for (int i = 0; i < layers.size(); i++) {
             LayerWeights layer = layers.get(i);
             // The residual takes in what the layer before has added, on the way to the norm.
             norm(i == 0 ? null : delta, layer.layer().inputNorm());
-            attention.forward(layer, normed, inputs, caches.get(i), delta);
+            attention.forward(layer, normed, inputs, caches[i], delta);
             norm(delta, layer.layer().postAttentionNorm());
             feedForward.forward(layer, normed, delta);
         }
-        norm(delta, weights.finalNorm());
-        ops.embedding(normed, inputs.sampledRows(), sampled);
-        ops.gemm(sampled, weights.lmHead(), logits);
+        if (inputs.sampled() > 0) {
+            norm(delta, weights.finalNorm());
+            ops.section("logits");
+            ops.embedding(normed, inputs.sampledRows(), sampled);
+            ops.gemm(sampled, weights.lmHead(), logits);
+        }
         return logits;
     }
 
     /** residual += added, where there is any; normed = norm(residual). */
     private void norm(Tensor added, Tensor weight) {
+        ops.section("norm");
         if (added == null) {
             ops.rmsNorm(residual, null, weight, config.rmsNormEps(), normed);
         } else {
@@ -146,6 +211,8 @@ public final class MlaModel implements AutoCloseable {
 
     @Override
     public void close() {
+        freeCache();
+        inputs.close();
         arena.close();
     }
 }

@@ -3,8 +3,9 @@ package io.github.sparkmla.model;
 import io.github.sparkmla.checkpoint.ModelConfig;
 import io.github.sparkmla.tensor.Arena;
 import io.github.sparkmla.tensor.DType;
-import io.github.sparkmla.tensor.Staged;
 import io.github.sparkmla.tensor.Tensor;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.nio.FloatBuffer;
 
 /** The table of rotary angles. */
@@ -19,8 +20,10 @@ final class Rotary {
         int half = config.qkRopeHeadDim() / 2;
         float[] frequencies = config.inverseFrequencies();
         float factor = config.ropeAttentionFactor();
-        Staged table = arena.staged(DType.F32, positions, 2L * half);
-        FloatBuffer host = table.floats();
+        Tensor table = arena.allocate(DType.F32, positions, 2L * half);
+        ByteBuffer bytes =
+                ByteBuffer.allocateDirect(positions * 2 * half * Float.BYTES).order(ByteOrder.nativeOrder());
+        FloatBuffer host = bytes.asFloatBuffer();
         for (int p = 0; p < positions; p++) {
             for (int i = 0; i < half; i++) {
                 float angle = p * frequencies[i];
@@ -28,7 +31,7 @@ final class Rotary {
                 host.put(p * 2 * half + half + i, (float) Math.sin(angle) * factor);
             }
         }
-        table.upload(positions);
-        return table.tensor();
+        arena.device().copy(bytes, table);
+        return table;
     }
 }

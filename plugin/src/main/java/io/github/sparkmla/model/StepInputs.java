@@ -1,51 +1,74 @@
 package io.github.sparkmla.model;
 
-import io.github.sparkmla.tensor.Arena;
 import io.github.sparkmla.tensor.DType;
-import io.github.sparkmla.tensor.Staged;
+import io.github.sparkmla.tensor.Device;
+import io.github.sparkmla.tensor.Ops;
+import io.github.sparkmla.tensor.Staging;
 import io.github.sparkmla.tensor.Tensor;
 import java.nio.IntBuffer;
 import java.nio.LongBuffer;
 
 /**
- * The tokens of one step and where they belong. Sequences with a single token (decode) come first, then those with
- * any number (prefill), so that each kind is one contiguous range for its kernel.
+ * The tokens of one step, where they belong, and how the next ones are drawn. Sequences with a single token (decode) come
+ * first, then those with any number (prefill), so that each kind is one contiguous range for its kernel.
+ *
+ * <p>Everything crosses to the device in one copy. The block table comes last in it, packed to the step's width: the
+ * blocks of its longest sequence, not of the longest possible one.
  */
-public final class StepInputs {
+public final class StepInputs implements AutoCloseable {
     /** Tokens in one KV cache block. */
     public static final int BLOCK_TOKENS = 64;
 
-    private final int blocksPerSequence;
-    private final Staged tokenIds;
-    private final Staged positions;
-    private final Staged slots;
-    private final Staged blockTable;
-    private final Staged seqLens;
-    private final Staged queryStart;
-    private final Staged sampledRows;
-    private final Tensor prefillBlockTable;
-    private final Tensor prefillSeqLens;
+    private final Staging staging;
+    private final Staging.Section tokenIds;
+    private final Staging.Section positions;
+    private final Staging.Section slots;
+    private final Staging.Section seqLens;
+    private final Staging.Section queryStart;
+    private final Staging.Section sampledRows;
+    private final Staging.Section temperature;
+    private final Staging.Section topK;
+    private final Staging.Section topP;
+    private final Staging.Section seed;
+    private final Staging.Section drawPosition;
+    private final Staging.Section blockTable;
+    private final Ops.Draws draws;
     private final Tensor decodeBlockTable;
     private final Tensor decodeSeqLens;
+    private final Tensor prefillBlockTable;
+    private final Tensor prefillSeqLens;
+    private final int[][] blocks; // of each sequence
+    private final int[] blockCounts;
+    private final int maxTableWidth;
     private int tokens;
     private int sequences;
     private int decodes;
     private int sampled;
 
-    StepInputs(Arena arena, MlaModel.Limits limits) {
+    StepInputs(Device device, MlaModel.Limits limits) {
         int maxTokens = limits.maxTokens();
         int maxSequences = limits.maxSequences();
-        blocksPerSequence = blocksFor(limits.maxModelLen());
-        tokenIds = arena.staged(DType.I32, maxTokens);
-        positions = arena.staged(DType.I32, maxTokens);
-        slots = arena.staged(DType.I64, maxTokens);
-        blockTable = arena.staged(DType.I32, maxSequences, blocksPerSequence);
-        seqLens = arena.staged(DType.I32, maxSequences);
-        queryStart = arena.staged(DType.I32, maxSequences + 1);
-        sampledRows = arena.staged(DType.I32, maxSequences);
-        decodeBlockTable = blockTable.tensor().alias();
+        maxTableWidth = blocksFor(limits.maxModelLen());
+        blocks = new int[maxSequences][];
+        blockCounts = new int[maxSequences];
+        staging = new Staging(device);
+        tokenIds = staging.section(DType.I32, maxTokens);
+        positions = staging.section(DType.I32, maxTokens);
+        slots = staging.section(DType.I64, maxTokens);
+        seqLens = staging.section(DType.I32, maxSequences);
+        queryStart = staging.section(DType.I32, maxSequences + 1);
+        sampledRows = staging.section(DType.I32, maxSequences);
+        temperature = staging.section(DType.F32, maxSequences);
+        topK = staging.section(DType.I32, maxSequences);
+        topP = staging.section(DType.F32, maxSequences);
+        seed = staging.section(DType.I64, maxSequences);
+        drawPosition = staging.section(DType.I32, maxSequences);
+        blockTable = staging.section(DType.I32, (long) maxSequences * maxTableWidth);
+        staging.allocate();
+        draws = new Ops.Draws(temperature.tensor(), topK.tensor(), topP.tensor(), seed.tensor(), drawPosition.tensor());
+        decodeBlockTable = blockTable.tensor().reshape(maxSequences, maxTableWidth);
         decodeSeqLens = seqLens.tensor().alias();
-        prefillBlockTable = blockTable.tensor().alias();
+        prefillBlockTable = decodeBlockTable.alias();
         prefillSeqLens = seqLens.tensor().alias();
     }
 
@@ -54,7 +77,7 @@ public final class StepInputs {
         return (tokens + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
     }
 
-    /** Starts a new step. */
+    /** Starts a new step. The one before has left the host: the device has run it, or waited for its upload. */
     public void clear() {
         tokens = 0;
         sequences = 0;
@@ -66,10 +89,9 @@ public final class StepInputs {
      * Adds tokens [from, to) of a sequence, all earlier ones being in the cache already.
      *
      * @param ids the sequence's tokens, at least {@code to}
-     * @param blocks its cache blocks, enough for {@code to} tokens
-     * @param sample whether the logits after the last of these tokens are wanted
+     * @param itsBlocks its cache blocks, enough for {@code to} tokens; must not change before {@link #upload}
      */
-    public void add(int[] ids, int from, int to, int[] blocks, boolean sample) {
+    public void add(int[] ids, int from, int to, int[] itsBlocks) {
         boolean decode = to - from == 1;
         if (decode && decodes < sequences) {
             throw new IllegalStateException("sequences with one token must come first");
@@ -80,34 +102,89 @@ public final class StepInputs {
         for (int p = from; p < to; p++, tokens++) {
             id.put(tokens, ids[p]);
             position.put(tokens, p);
-            slot.put(tokens, (long) blocks[p / BLOCK_TOKENS] * BLOCK_TOKENS + p % BLOCK_TOKENS);
+            slot.put(tokens, (long) itsBlocks[p / BLOCK_TOKENS] * BLOCK_TOKENS + p % BLOCK_TOKENS);
         }
-        blockTable.ints().put(sequences * blocksPerSequence, blocks, 0, blocksFor(to));
-        seqLens.ints().put(sequences, to);
+        addSequence(to, itsBlocks, blocksFor(to), decode);
+    }
+
+    private void addSequence(int length, int[] itsBlocks, int count, boolean decode) {
+        blocks[sequences] = itsBlocks;
+        blockCounts[sequences] = count;
+        seqLens.ints().put(sequences, length);
         sequences++;
         if (decode) {
             decodes++;
         }
         // Counted from the first prefill token: the prefill kernel sees only its own range.
         queryStart.ints().put(sequences - decodes, tokens - decodes);
-        if (sample) {
-            sampledRows.ints().put(sampled++, tokens - 1);
+    }
+
+    /** Asks for a token after the last one added, at {@code position}; see {@link Ops.Draws} for the rest. */
+    public void draw(int position, float itsTemperature, int itsTopK, float itsTopP, long itsSeed) {
+        sampledRows.ints().put(sampled, tokens - 1);
+        temperature.floats().put(sampled, itsTemperature);
+        topK.ints().put(sampled, itsTopK);
+        topP.floats().put(sampled, itsTopP);
+        seed.longs().put(sampled, itsSeed);
+        drawPosition.ints().put(sampled, position);
+        sampled++;
+    }
+
+    /**
+     * Fills a step that only decodes up to {@code rows} sequences: the rest are empty, and what they leave in the cache goes
+     * to {@code dump}, a block that belongs to nobody.
+     */
+    public void pad(int rows, int dump) {
+        while (sequences < rows) {
+            tokenIds.ints().put(tokens, 0);
+            positions.ints().put(tokens, 0);
+            slots.longs().put(tokens, (long) dump * BLOCK_TOKENS + tokens % BLOCK_TOKENS);
+            tokens++;
+            addSequence(0, null, 0, true);
+            draw(0, 0, 0, 1, 0);
         }
     }
 
-    /** Sends the step to the device. */
-    void upload() {
+    /** Blocks of the step's longest sequence. */
+    public int tableWidth() {
+        int width = 1;
+        for (int i = 0; i < sequences; i++) {
+            width = Math.max(width, blockCounts[i]);
+        }
+        return width;
+    }
+
+    /** The widest that a block table can be. */
+    public int maxTableWidth() {
+        return maxTableWidth;
+    }
+
+    /** Sends the step to the device, the block table {@code width} wide. */
+    public void upload(int width) {
         queryStart.ints().put(0, 0);
-        tokenIds.upload(tokens);
-        positions.upload(tokens);
-        slots.upload(tokens);
-        blockTable.upload(sequences);
-        seqLens.upload(sequences);
-        queryStart.upload(prefills() + 1);
-        sampledRows.upload(sampled);
-        decodeBlockTable.resize(decodes);
+        for (int i = 0; i < sequences; i++) {
+            if (blockCounts[i] > 0) {
+                blockTable.ints().put(i * width, blocks[i], 0, blockCounts[i]);
+            }
+            blocks[i] = null;
+        }
+        staging.upload(blockTable, (long) sequences * width);
+        resize(width);
+    }
+
+    private void resize(int width) {
+        for (Staging.Section byToken : new Staging.Section[] {tokenIds, positions, slots}) {
+            byToken.tensor().resize(tokens);
+        }
+        for (Staging.Section byDraw :
+                new Staging.Section[] {sampledRows, temperature, topK, topP, seed, drawPosition}) {
+            byDraw.tensor().resize(sampled);
+        }
+        queryStart.tensor().resize(prefills() + 1);
+        decodeBlockTable.repack(decodes, width);
         decodeSeqLens.resize(decodes);
-        prefillBlockTable.moveTo(blockTable.tensor(), decodes, prefills());
+        prefillBlockTable.repack(prefills(), width);
+        prefillBlockTable.moveTo(decodeBlockTable, decodes, prefills());
         prefillSeqLens.moveTo(seqLens.tensor(), decodes, prefills());
     }
 
@@ -116,17 +193,28 @@ public final class StepInputs {
         return tokens;
     }
 
-    /** Sequences of which the logits are wanted. */
+    /** Sequences of the step. */
+    public int sequences() {
+        return sequences;
+    }
+
+    /** Tokens to be drawn after the step. */
     public int sampled() {
         return sampled;
+    }
+
+    /** Sequences with more than one token in the step. */
+    public int prefills() {
+        return sequences - decodes;
     }
 
     int decodes() {
         return decodes;
     }
 
-    int prefills() {
-        return sequences - decodes;
+    /** How each token is drawn, [sampled]. */
+    public Ops.Draws draws() {
+        return draws;
     }
 
     /** I32 [tokens]. */
@@ -149,7 +237,7 @@ public final class StepInputs {
         return sampledRows.tensor();
     }
 
-    /** I32 [decodes, blocks a sequence]. */
+    /** I32 [decodes, width]. */
     Tensor decodeBlockTable() {
         return decodeBlockTable;
     }
@@ -159,7 +247,7 @@ public final class StepInputs {
         return decodeSeqLens;
     }
 
-    /** I32 [prefills, blocks a sequence]. */
+    /** I32 [prefills, width]. */
     Tensor prefillBlockTable() {
         return prefillBlockTable;
     }
@@ -172,5 +260,10 @@ public final class StepInputs {
     /** I32 [prefills + 1]. */
     Tensor queryStart() {
         return queryStart.tensor();
+    }
+
+    @Override
+    public void close() {
+        staging.close();
     }
 }

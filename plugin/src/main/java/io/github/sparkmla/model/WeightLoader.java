@@ -9,27 +9,40 @@ import io.github.sparkmla.tensor.DType;
 import io.github.sparkmla.tensor.Device;
 import io.github.sparkmla.tensor.Ops;
 import io.github.sparkmla.tensor.Tensor;
+import java.util.Arrays;
 import java.util.HashSet;
+import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.TreeMap;
-import org.slf4j.Logger;
-import org.slf4j.LoggerFactory;
+import java.util.function.IntFunction;
 
 /**
- * Brings the tensors of a checkpoint to a device. BF16 and F32 weights are mapped from their file as they are; F16 and
- * FP8 ones are converted once.
+ * Brings the tensors of a checkpoint to a device. On the CPU what the operations read as it is (BF16, F32) is mapped from
+ * its file and never copied; a GPU gets BF16. Everything else is converted once, on the device. Files are mapped and
+ * copied from there: no weight passes through the Java heap.
  */
-final class WeightLoader implements Weights.Source {
-    private static final Logger log = LoggerFactory.getLogger(WeightLoader.class);
-
+final class WeightLoader implements Weights.Source, AutoCloseable {
     private final Checkpoint checkpoint;
     private final Arena arena;
+    private final Device host; // where files are mapped to be copied
     private final Set<String> used = new HashSet<>();
+
+    /** A tensor of the checkpoint; {@code scale} is null unless it is FP8. */
+    private record Stored(TensorInfo info, TensorInfo scale) {
+        DType dtype() {
+            return DType.valueOf(info.dtype().name());
+        }
+
+        boolean endsWhere(Stored next) {
+            return info.file().equals(next.info.file()) && info.offset() + info.bytes() == next.info.offset();
+        }
+    }
 
     private WeightLoader(Checkpoint checkpoint, Arena arena) {
         this.checkpoint = checkpoint;
         this.arena = arena;
+        this.host = arena == null ? null : arena.device().isCuda() ? Device.open("cpu", 0, 1) : arena.device();
     }
 
     static WeightLoader loading(Checkpoint checkpoint, Arena arena) {
@@ -41,54 +54,64 @@ final class WeightLoader implements Weights.Source {
         return new WeightLoader(checkpoint, null);
     }
 
-    /** The model's weights. Tensors of the checkpoint that nothing uses are named in one warning. */
-    Weights weights() {
-        Weights weights = Weights.of(checkpoint.config(), this);
-        if (arena != null) {
-            Map<String, Integer> unused = unused();
-            if (!unused.isEmpty()) {
-                log.warn("{}: tensors that the model does not use, by number: {}", checkpoint.folder(), unused);
-            }
-        }
-        return weights;
-    }
-
     @Override
-    public Tensor matrix(String name, long out, long in) {
-        TensorInfo info = require(name, out, in);
-        TensorInfo scale = info.dtype() == io.github.sparkmla.checkpoint.DType.F8_E4M3 ? scaleOf(name, out, in) : null;
+    public Tensor matrix(long out, long in, String... names) {
+        List<Stored> parts = find(out, in, names);
         if (arena == null) {
             return null;
         }
-        return switch (info.dtype()) {
-            case BF16 -> map(info, DType.BF16, out, in);
-            case F32 -> map(info, DType.F32, out, in);
-            default -> convert(info, scale, widened(), out, in);
-        };
+        DType dtype = loadedAs(parts);
+        if (isOnePiece(parts, dtype)) {
+            return map(parts.get(0), dtype, names.length * out, in);
+        }
+        Tensor matrix = arena.allocate(dtype, names.length * out, in);
+        fill(matrix, parts);
+        return matrix;
+    }
+
+    @Override
+    public Tensor[] experts(int count, long out, long in, IntFunction<String[]> names) {
+        Tensor[] experts = new Tensor[count];
+        if (arena == null || !arena.device().isCuda()) {
+            Arrays.setAll(experts, e -> matrix(out, in, names.apply(e)));
+            return experts;
+        }
+        Tensor all = arena.allocate(DType.BF16, count, names.apply(0).length * out, in);
+        experts = all.split();
+        for (int e = 0; e < count; e++) {
+            fill(experts[e], find(out, in, names.apply(e)));
+        }
+        return experts;
     }
 
     @Override
     public Tensor vector(String name, long size, boolean exact) {
-        TensorInfo info = require(name, size);
+        Stored stored = new Stored(require(name, size), null);
         if (arena == null) {
             return null;
         }
-        boolean asIs = info.dtype() == io.github.sparkmla.checkpoint.DType.F32
-                || (info.dtype() == io.github.sparkmla.checkpoint.DType.BF16 && !exact);
-        if (asIs) {
-            return map(info, DType.valueOf(info.dtype().name()), size);
+        DType dtype = exact ? DType.F32 : loadedAs(List.of(stored));
+        if (isOnePiece(List.of(stored), dtype)) {
+            return map(stored, dtype, size);
         }
-        return convert(info, null, exact ? DType.F32 : widened(), 1, size).view(0, new long[] {size}, new long[] {1});
+        Tensor vector = arena.allocate(dtype, size);
+        fill(vector.reshape(1, size), List.of(stored));
+        return vector;
+    }
+
+    private List<Stored> find(long out, long in, String... names) {
+        return Arrays.stream(names)
+                .map(name -> {
+                    TensorInfo info = require(name, out, in);
+                    boolean fp8 = info.dtype() == io.github.sparkmla.checkpoint.DType.F8_E4M3;
+                    return new Stored(info, fp8 ? scaleOf(name, out, in) : null);
+                })
+                .toList();
     }
 
     private TensorInfo require(String name, long... shape) {
         used.add(name);
         return checkpoint.tensors().require(name, shape);
-    }
-
-    /** What weights that the kernels do not read as they are become: exact on the CPU, BF16 on a GPU. */
-    private DType widened() {
-        return arena.device().isCuda() ? DType.BF16 : DType.F32;
     }
 
     private TensorInfo scaleOf(String name, long out, long in) {
@@ -102,27 +125,57 @@ final class WeightLoader implements Weights.Source {
         return require(name + "_scale_inv", (out + rows - 1) / rows, (in + columns - 1) / columns);
     }
 
-    private Tensor map(TensorInfo info, DType dtype, long... shape) {
-        return arena.map(info.file(), info.offset(), dtype, shape);
+    /** BF16 on a GPU; on the CPU nothing is rounded. */
+    private DType loadedAs(List<Stored> parts) {
+        boolean bf16 = parts.stream().allMatch(part -> part.dtype() == DType.BF16);
+        return arena.device().isCuda() || bf16 ? DType.BF16 : DType.F32;
     }
 
-    private Tensor convert(TensorInfo info, TensorInfo scale, DType to, long rows, long columns) {
+    /** Whether the parts lie one behind the other in a file, as they are wanted, where the device can read them. */
+    private boolean isOnePiece(List<Stored> parts, DType dtype) {
+        boolean onePiece = !arena.device().isCuda() && parts.get(0).dtype() == dtype;
+        for (int i = 1; i < parts.size(); i++) {
+            onePiece &= parts.get(i).dtype() == dtype && parts.get(i - 1).endsWhere(parts.get(i));
+        }
+        return onePiece;
+    }
+
+    private Tensor map(Stored first, DType dtype, long... shape) {
+        return arena.map(first.info.file(), first.info.offset(), dtype, shape);
+    }
+
+    /** Fills a matrix with its parts, one below the other. */
+    private void fill(Tensor matrix, List<Stored> parts) {
+        long rows = matrix.size(0) / parts.size();
+        for (int i = 0; i < parts.size(); i++) {
+            fill(matrix.rows(i * rows, rows), parts.get(i));
+        }
+    }
+
+    private void fill(Tensor to, Stored part) {
         Device device = arena.device();
-        Tensor out = arena.allocate(to, rows, columns);
-        try (Tensor source = device.map(
-                info.file(), info.offset(), DType.valueOf(info.dtype().name()), rows, columns)) {
-            if (scale == null) {
-                new Ops(device).convert(source, null, 1, out);
+        if (part.dtype() == to.dtype()) {
+            try (Tensor source = open(host, part.info, to.size(0), to.size(1))) {
+                device.copy(source, to);
+            }
+            return;
+        }
+        try (Tensor source = open(device, part.info, to.size(0), to.size(1))) {
+            if (part.scale == null) {
+                new Ops(device).convert(source, null, 1, to);
             } else {
-                try (Tensor scales =
-                        device.map(scale.file(), scale.offset(), DType.F32, scale.shape()[0], scale.shape()[1])) {
+                long[] blocks = part.scale.shape();
+                try (Tensor scale = open(device, part.scale, blocks[0], blocks[1])) {
                     new Ops(device)
-                            .convert(source, scales, checkpoint.config().fp8().blockRows(), out);
+                            .convert(source, scale, checkpoint.config().fp8().blockRows(), to);
                 }
             }
             device.synchronize();
         }
-        return out;
+    }
+
+    private static Tensor open(Device device, TensorInfo info, long... shape) {
+        return device.map(info.file(), info.offset(), DType.valueOf(info.dtype().name()), shape);
     }
 
     /** Layers past num_hidden_layers (multi-token prediction) and the like, by module, with how many tensors each has. */
@@ -136,5 +189,12 @@ final class WeightLoader implements Weights.Source {
             }
         }
         return unused;
+    }
+
+    @Override
+    public void close() {
+        if (host != null && host != arena.device()) {
+            host.close();
+        }
     }
 }

@@ -6,6 +6,7 @@ import io.github.sparkmla.tensor.Linear;
 import io.github.sparkmla.tensor.Tensor;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.function.IntFunction;
 
 /**
  * The weights of a model by role: this file is where names of the checkpoint become tensors. Matrices are [out, in].
@@ -36,26 +37,30 @@ record Weights(Tensor embedding, List<Layer> layers, Tensor finalNorm, Linear lm
     /** What follows attention in a layer. */
     sealed interface FeedForward permits Dense, Moe {}
 
-    /** A gated network: down(silu(gate x) * up x). */
-    record Dense(Linear gate, Linear up, Linear down) implements FeedForward {}
+    /** A gated network: down(silu(gate x) * up x), gate above up in one matrix [2 * width, hidden]. */
+    record Dense(Linear gateUp, Linear down) implements FeedForward {}
 
     /**
      * A mixture of experts.
      *
      * @param router [experts, hidden]
      * @param bias F32 [experts] or null
-     * @param gate of every expert [width, hidden]
-     * @param up of every expert [width, hidden]
+     * @param gateUp of every expert [2 * width, hidden]
      * @param down of every expert [hidden, width]
      * @param shared the shared experts as one network, or null
      */
-    record Moe(Linear router, Tensor bias, Tensor[] gate, Tensor[] up, Tensor[] down, Dense shared)
-            implements FeedForward {}
+    record Moe(Linear router, Tensor bias, Tensor[] gateUp, Tensor[] down, Dense shared) implements FeedForward {}
 
-    /** Where the tensors come from; {@link WeightLoader} loads them or, on the driver, only checks them. */
+    /**
+     * Where the tensors come from: {@link WeightLoader} loads them or, on the driver, only checks them; {@link
+     * DummyWeights} makes them up.
+     */
     interface Source {
-        /** A matrix [out, in]. */
-        Tensor matrix(String name, long out, long in);
+        /** The matrices [out, in] of these names, one below the other: [names * out, in]. */
+        Tensor matrix(long out, long in, String... names);
+
+        /** Such a matrix for each expert, by number; on a GPU at equal distances in one piece of memory. */
+        Tensor[] experts(int count, long out, long in, IntFunction<String[]> names);
 
         /** A vector; as float32 when {@code exact}. */
         Tensor vector(String name, long size, boolean exact);
@@ -63,12 +68,12 @@ record Weights(Tensor embedding, List<Layer> layers, Tensor finalNorm, Linear lm
 
     /** Checks, without reading weights, that a checkpoint holds every tensor that its config needs. */
     static void check(Checkpoint checkpoint) {
-        WeightLoader.checking(checkpoint).weights();
+        Weights unused = of(checkpoint.config(), WeightLoader.checking(checkpoint));
     }
 
     static Weights of(ModelConfig config, Source source) {
         int hidden = config.hiddenSize();
-        Tensor embedding = source.matrix("model.embed_tokens.weight", config.vocabSize(), hidden);
+        Tensor embedding = source.matrix(config.vocabSize(), hidden, "model.embed_tokens.weight");
         List<Layer> layers = new ArrayList<>();
         for (int i = 0; i < config.numLayers(); i++) {
             String prefix = "model.layers." + i + ".";
@@ -82,7 +87,7 @@ record Weights(Tensor embedding, List<Layer> layers, Tensor finalNorm, Linear lm
         }
         Tensor norm = source.vector("model.norm.weight", hidden, false);
         Tensor lmHead =
-                config.tieWordEmbeddings() ? embedding : source.matrix("lm_head.weight", config.vocabSize(), hidden);
+                config.tieWordEmbeddings() ? embedding : source.matrix(config.vocabSize(), hidden, "lm_head.weight");
         return new Weights(embedding, layers, norm, new Linear(lmHead, null));
     }
 
@@ -101,38 +106,29 @@ record Weights(Tensor embedding, List<Layer> layers, Tensor finalNorm, Linear lm
                 linear(source, prefix + "kv_a_proj_with_mqa", config.kvDim(), hidden, bias),
                 source.vector(prefix + "kv_a_layernorm.weight", latent, false),
                 source.matrix(
-                        prefix + "kv_b_proj.weight", heads * (config.qkNopeHeadDim() + config.vHeadDim()), latent),
+                        heads * (config.qkNopeHeadDim() + config.vHeadDim()), latent, prefix + "kv_b_proj.weight"),
                 linear(source, prefix + "o_proj", hidden, heads * config.vHeadDim(), bias));
     }
 
     private static Dense dense(Source source, String prefix, long hidden, long width) {
+        String[] gateUp = {prefix + "gate_proj.weight", prefix + "up_proj.weight"};
         return new Dense(
-                linear(source, prefix + "gate_proj", width, hidden, false),
-                linear(source, prefix + "up_proj", width, hidden, false),
+                new Linear(source.matrix(width, hidden, gateUp), null),
                 linear(source, prefix + "down_proj", hidden, width, false));
     }
 
     private static Moe moe(ModelConfig config, Source source, String prefix) {
         ModelConfig.Moe moe = config.moe();
+        int experts = moe.experts();
         long hidden = config.hiddenSize();
         long width = moe.intermediateSize();
-        Tensor[] gate = new Tensor[moe.experts()];
-        Tensor[] up = new Tensor[moe.experts()];
-        Tensor[] down = new Tensor[moe.experts()];
-        for (int e = 0; e < moe.experts(); e++) {
-            String expert = prefix + "experts." + e + ".";
-            gate[e] = source.matrix(expert + "gate_proj.weight", width, hidden);
-            up[e] = source.matrix(expert + "up_proj.weight", width, hidden);
-            down[e] = source.matrix(expert + "down_proj.weight", hidden, width);
-        }
+        String expert = prefix + "experts.";
         return new Moe(
-                linear(source, prefix + "gate", moe.experts(), hidden, false),
-                moe.hasCorrectionBias()
-                        ? source.vector(prefix + "gate.e_score_correction_bias", moe.experts(), true)
-                        : null,
-                gate,
-                up,
-                down,
+                linear(source, prefix + "gate", experts, hidden, false),
+                moe.hasCorrectionBias() ? source.vector(prefix + "gate.e_score_correction_bias", experts, true) : null,
+                source.experts(experts, width, hidden, e ->
+                        new String[] {expert + e + ".gate_proj.weight", expert + e + ".up_proj.weight"}),
+                source.experts(experts, hidden, width, e -> new String[] {expert + e + ".down_proj.weight"}),
                 moe.sharedExperts() > 0
                         ? dense(source, prefix + "shared_experts.", hidden, moe.sharedExperts() * width)
                         : null);
@@ -140,6 +136,6 @@ record Weights(Tensor embedding, List<Layer> layers, Tensor finalNorm, Linear lm
 
     private static Linear linear(Source source, String prefix, long out, long in, boolean bias) {
         return new Linear(
-                source.matrix(prefix + ".weight", out, in), bias ? source.vector(prefix + ".bias", out, false) : null);
+                source.matrix(out, in, prefix + ".weight"), bias ? source.vector(prefix + ".bias", out, false) : null);
     }
 }

@@ -33,6 +33,12 @@ public final class GenerateJob implements Callable<Integer> {
         cuda
     }
 
+    /** Where weights come from. */
+    enum LoadFormatChoice {
+        safetensors,
+        dummy
+    }
+
     /** What to do where the output is there already. */
     enum Mode {
         errorifexists,
@@ -109,6 +115,12 @@ public final class GenerateJob implements Callable<Integer> {
 
     @Option(names = "--device", description = "${COMPLETION-CANDIDATES} (default: spark.mla.device, else auto)")
     private DeviceChoice device;
+
+    @Option(
+            names = "--load-format",
+            description = "${COMPLETION-CANDIDATES}; dummy needs no weights and writes noise, for measuring"
+                    + " (default: spark.mla.loadFormat, else safetensors)")
+    private LoadFormatChoice loadFormat;
 
     @Option(names = "--partitions", description = "tasks to spread the rows over (default: at least one a core)")
     private Integer partitions;
@@ -218,6 +230,9 @@ public final class GenerateJob implements Callable<Integer> {
         files.check();
         if (device != null) {
             spark.conf().set(MlaConf.Key.DEVICE.key, device.name());
+        }
+        if (loadFormat != null) {
+            spark.conf().set(MlaConf.Key.LOAD_FORMAT.key, loadFormat.name());
         }
         Dataset<Row> rows = files.read(inputCol, partitions);
         Dataset<Row> generated = generator().transform(rows);

@@ -1,10 +1,12 @@
 package io.github.sparkmla.spark;
 
 import io.github.sparkmla.engine.EngineSettings;
+import io.github.sparkmla.engine.EngineSettings.LoadFormat;
 import java.io.Serializable;
 import java.util.Arrays;
 import java.util.Comparator;
 import java.util.EnumMap;
+import java.util.Locale;
 import java.util.Map;
 import java.util.function.Function;
 import java.util.stream.Collectors;
@@ -41,9 +43,28 @@ public final class MlaConf implements Serializable {
                 "Threads of an engine on the CPU. 0 takes every core that the executor's process may use."),
         KV_MEMORY(
                 "kv.memory",
-                "256m",
-                Type.bytes(1 << 20),
-                "Memory of the KV cache of an engine. More memory keeps more sequences in a batch."),
+                "auto",
+                Type.autoOrBytes(1 << 20),
+                "Memory of the KV cache of an engine. More memory keeps more sequences in a batch. `auto` is 256m on the"
+                        + " CPU, and on a GPU what `spark.mla.memory.fraction` gives."),
+        MEMORY_FRACTION(
+                "memory.fraction",
+                "0.9",
+                Type.fraction(),
+                "Part of the GPU memory that is free after weights and workspace, which the KV cache of an engine takes."
+                        + " Two engines on one GPU need less than half each."),
+        LOAD_FORMAT(
+                "loadFormat",
+                "safetensors",
+                Type.oneOf("safetensors", "dummy"),
+                "Where weights come from. `dummy` makes up random ones of the shapes in config.json, to measure a model"
+                        + " without its weights."),
+        DETERMINISTIC(
+                "deterministic",
+                "false",
+                Type.oneOf("true", "false"),
+                "On a GPU: whether a row's result is the same, bit for bit, whatever shares its batch. Costs speed. On the"
+                        + " CPU it always is."),
         BATCH_MAX_SEQUENCES(
                 "batch.maxSequences",
                 "256",
@@ -106,11 +127,23 @@ public final class MlaConf implements Serializable {
             });
         }
 
-        static Type bytes(long min) {
-            String allowed = "a size such as 256m or 4g, at least " + (min >> 20) + "m";
+        /** {@code auto} is 0. */
+        static Type autoOrBytes(long min) {
+            String allowed = "auto, or a size such as 256m or 4g, at least " + (min >> 20) + "m";
             return new Type(allowed, text -> {
+                if (text.equals("auto")) {
+                    return 0L;
+                }
                 long value = JavaUtils.byteStringAsBytes(text);
                 require(value >= min);
+                return value;
+            });
+        }
+
+        static Type fraction() {
+            return new Type("a number greater than 0, at most 1", text -> {
+                double value = Double.parseDouble(text);
+                require(value > 0 && value <= 1);
                 return value;
             });
         }
@@ -184,7 +217,17 @@ public final class MlaConf implements Serializable {
                 integer(Key.BATCH_MAX_SEQUENCES),
                 integer(Key.BATCH_MAX_TOKENS),
                 integer(Key.PREFILL_CHUNK),
-                integer(Key.MAX_MODEL_LEN));
+                integer(Key.MAX_MODEL_LEN),
+                loadFormat(),
+                new EngineSettings.Gpu(
+                        (Double) values.get(Key.MEMORY_FRACTION),
+                        values.get(Key.DETERMINISTIC).equals("true"),
+                        EngineSettings.Gpu.defaults().graphs()));
+    }
+
+    /** Where weights come from. */
+    LoadFormat loadFormat() {
+        return LoadFormat.valueOf(values.get(Key.LOAD_FORMAT).toString().toUpperCase(Locale.ROOT));
     }
 
     /** Most rows that one task has in flight. */

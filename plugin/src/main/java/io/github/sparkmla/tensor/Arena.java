@@ -8,7 +8,6 @@ import java.util.List;
 public final class Arena implements AutoCloseable {
     private final Device device;
     private final List<Tensor> tensors = new ArrayList<>();
-    private final List<Staged> staged = new ArrayList<>();
 
     public Arena(Device device) {
         this.device = device;
@@ -32,19 +31,10 @@ public final class Arena implements AutoCloseable {
         return tensor;
     }
 
-    /** A tensor with a host copy. */
-    public Staged staged(DType dtype, long... shape) {
-        Staged both = new Staged(device, dtype, shape);
-        staged.add(both);
-        return both;
-    }
-
     /** Frees everything. */
     @Override
     public void close() {
         tensors.forEach(Tensor::close);
         tensors.clear();
-        staged.forEach(Staged::close);
-        staged.clear();
     }
 }

@@ -3,15 +3,24 @@ package io.github.sparkmla.tensor;
 import static io.github.sparkmla.tensor.NativeException.check;
 
 import io.github.sparkmla.natives.Mla;
+import java.io.File;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.ByteBuffer;
 import java.nio.file.Path;
 import org.bytedeco.javacpp.BytePointer;
+import org.bytedeco.javacpp.Loader;
 import org.bytedeco.javacpp.LongPointer;
+import org.bytedeco.javacpp.Pointer;
 
 /**
  * A native context: one device, its stream and its scratch memory. Owned by one thread at a time. Every tensor that it
  * allocated or mapped must be closed first; {@link #close} refuses to leave any behind.
  */
 public final class Device implements AutoCloseable {
+    /** The CUDA backend in the jar, beside the bindings' own libraries; not there where the build had no CUDA. */
+    private static final String CUDA_LIBRARY = "/io/github/sparkmla/natives/linux-x86_64/libmla_cuda.so";
+
     final Mla.mla_context context;
     private final String kind;
     private long openBuffers;
@@ -48,8 +57,19 @@ public final class Device implements AutoCloseable {
 
     private static Device create(String kind, int ordinal, int threads) {
         Mla.mla_context context = new Mla.mla_context();
-        check(Mla.mla_context_create(kind, ordinal, threads, null, context));
+        check(Mla.mla_context_create(kind, ordinal, threads, kind.equals("cuda") ? cudaLibrary() : null, context));
         return new Device(context, kind);
+    }
+
+    /** The file of the CUDA backend, taken out of the jar into JavaCPP's cache; null where there is none. */
+    private static String cudaLibrary() {
+        try {
+            File library = Loader.cacheResource(Mla.class, CUDA_LIBRARY);
+            return library == null ? null : library.getPath();
+        } catch (IOException e) {
+            throw new UncheckedIOException(
+                    "cannot take the CUDA backend out of the jar into JavaCPP's cache folder", e);
+        }
     }
 
     /** Whether this is a GPU. */
@@ -59,12 +79,28 @@ public final class Device implements AutoCloseable {
 
     /** The device's own name. */
     public String name() {
+        return info().name;
+    }
+
+    /** Bytes of memory that nobody has taken, of the GPU or of the host. */
+    public long freeBytes() {
+        return info().freeBytes;
+    }
+
+    private record Info(long freeBytes, String name) {}
+
+    private Info info() {
         try (LongPointer free = new LongPointer(1);
                 LongPointer total = new LongPointer(1);
                 BytePointer name = new BytePointer(256)) {
             check(Mla.mla_device_info(context, free, total, name, 256));
-            return name.limit(0).getString(); // limit 0: up to the NUL
+            return new Info(free.get(), name.limit(0).getString()); // limit 0: up to the NUL
         }
+    }
+
+    /** Whether a row's result must not depend on the other rows of a call; always so on the CPU. */
+    public void setDeterministic(boolean on) {
+        check(Mla.mla_set_deterministic(context, on ? 1 : 0));
     }
 
     /** A new tensor, contents undefined. */
@@ -91,6 +127,25 @@ public final class Device implements AutoCloseable {
         } finally {
             Mla.mla_buffer_destroy(buffer);
         }
+    }
+
+    /** Fills {@code to}, packed, with the bytes of {@code from}, a tensor of the same size in the host's memory. */
+    public void copy(Tensor from, Tensor to) {
+        check(Mla.mla_copy_from_host(context, to.handle.data(), from.handle.data(), to.bytes()));
+    }
+
+    /** Fills {@code to}, packed, with the bytes of a direct buffer. */
+    public void copy(ByteBuffer from, Tensor to) {
+        check(Mla.mla_copy_from_host(context, to.handle.data(), new Pointer(from), to.bytes()));
+    }
+
+    /** Host memory that the device copies from and to directly. */
+    Mla.mla_buffer hostBuffer(long bytes) {
+        Mla.mla_buffer buffer = new Mla.mla_buffer();
+        check(Mla.mla_host_buffer_create(context, bytes, buffer));
+        openBuffers++;
+        openBytes += bytes;
+        return buffer;
     }
 
     private Tensor owned(Mla.mla_buffer buffer, long bytes, DType dtype, long[] shape) {

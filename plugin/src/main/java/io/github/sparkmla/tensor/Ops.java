@@ -17,12 +17,31 @@ public final class Ops {
     private final Mla.mla_route_args route = new Mla.mla_route_args();
     private final Mla.mla_sample_args sample = new Mla.mla_sample_args();
 
+    private Profile profile;
+
     public Ops(Device device) {
         this.context = device.context;
     }
 
+    /** Times the sections of the coming calls; null ends that. */
+    public void setProfile(Profile profile) {
+        this.profile = profile;
+    }
+
+    /** Names what follows, for {@link Profile}. */
+    public void section(String name) {
+        if (profile != null) {
+            profile.begin(name);
+        }
+    }
+
     public void convert(Tensor x, Tensor scale, int block, Tensor out) {
         check(Mla.mla_convert(context, x.handle, orNull(scale), block, out.handle));
+    }
+
+    /** Dummy weights: seeded normal values times {@code std}. */
+    public void fillNormal(Tensor out, float std, long seed) {
+        check(Mla.mla_fill_normal(context, out.handle, std, seed));
     }
 
     public void embedding(Tensor table, Tensor ids, Tensor out) {
@@ -63,27 +82,32 @@ public final class Ops {
     /** A decode plan's memory; sized once for the largest step. */
     public static final class Plan {
         private final Mla.mla_plan_args args = new Mla.mla_plan_args();
+        private final LongPointer parts = new LongPointer(1);
+        private final LongPointer workspaceBytes = new LongPointer(1);
         private final Tensor tiles;
         private final Tensor splits;
         private final Tensor workspace;
 
-        /** For at most {@code batch} sequences of at most {@code maxLen} tokens, one query each. */
+        /**
+         * For at most {@code batch} sequences of at most {@code maxLen} tokens, one query each.
+         *
+         * @param deterministic how a sequence is split depends on its own length alone
+         */
         public Plan(Arena arena, int batch, int heads, int maxLen, boolean deterministic) {
             args.batch(batch).s_q(1).heads(heads).max_len(maxLen);
             args.flags(deterministic ? Mla.MLA_PLAN_DETERMINISTIC : 0);
-            try (LongPointer parts = new LongPointer(1);
-                    LongPointer bytes = new LongPointer(1)) {
-                check(Mla.mla_plan_size(arena.device().context, args, parts, bytes));
-                tiles = arena.allocate(DType.I32, Math.max(1, parts.get()), 8);
-                splits = arena.allocate(DType.I32, batch + 1);
-                workspace = arena.allocate(DType.F32, Math.max(1, bytes.get() / DType.F32.bytes()));
-            }
+            check(Mla.mla_plan_size(arena.device().context, args, parts, workspaceBytes));
+            tiles = arena.allocate(DType.I32, Math.max(1, parts.get()), 8);
+            splits = arena.allocate(DType.I32, batch + 1);
+            workspace = arena.allocate(DType.F32, Math.max(1, workspaceBytes.get() / DType.F32.bytes()));
         }
     }
 
     /** Plans the decode of {@code seqLens.size(0)} sequences. */
     public void plan(Plan plan, Tensor seqLens) {
         plan.args.batch((int) seqLens.size(0));
+        check(Mla.mla_plan_size(context, plan.args, plan.parts, plan.workspaceBytes));
+        plan.tiles.resize(plan.parts.get());
         plan.splits.resize(seqLens.size(0) + 1);
         check(Mla.mla_plan(context, plan.args, seqLens.handle, plan.tiles.handle, plan.splits.handle));
     }

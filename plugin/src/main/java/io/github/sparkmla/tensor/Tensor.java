@@ -42,6 +42,34 @@ public final class Tensor implements AutoCloseable {
         return new Tensor(device, null, address + offset * dtype.bytes(), dtype, shape, stride);
     }
 
+    /** A packed tensor of any type, {@code bytes} into this one's memory. */
+    Tensor at(long bytes, DType type, long... shape) {
+        return new Tensor(device, null, address + bytes, type, shape, packed(shape));
+    }
+
+    /** Outermost rows [from, from + rows), of the same shape else. */
+    public Tensor rows(long from, long rows) {
+        if (from < 0 || rows < 0 || from + rows > shape[0]) {
+            throw new IllegalArgumentException("no rows " + from + " to " + (from + rows) + " in " + this);
+        }
+        long[] fewer = shape.clone();
+        fewer[0] = rows;
+        return view(from * stride[0], fewer, stride);
+    }
+
+    /** The outermost rows, one dimension less each. */
+    public Tensor[] split() {
+        Tensor[] rows = new Tensor[(int) shape[0]];
+        for (int i = 0; i < rows.length; i++) {
+            rows[i] = view(i * stride[0], tail(shape), tail(stride));
+        }
+        return rows;
+    }
+
+    private static long[] tail(long[] dimensions) {
+        return Arrays.copyOfRange(dimensions, 1, dimensions.length);
+    }
+
     /** The same elements under another shape; this tensor must be packed. */
     public Tensor reshape(long... shape) {
         if (elements(shape) != elements(this.shape) || !Arrays.equals(stride, packed(this.shape))) {
@@ -76,6 +104,14 @@ public final class Tensor implements AutoCloseable {
         handle.shape(dimension, size);
     }
 
+    /** Makes this view of a matrix's memory packed, {@code columns} wide; the caller keeps it within the memory. */
+    public void repack(long rows, long columns) {
+        resize(rows);
+        shape[1] = columns;
+        stride[0] = columns;
+        handle.shape(1, columns).stride(0, columns);
+    }
+
     /** Another view of the same elements, to be resized or moved by itself. */
     public Tensor alias() {
         return view(0, shape, stride);
@@ -95,6 +131,11 @@ public final class Tensor implements AutoCloseable {
 
     public long size(int dimension) {
         return shape[dimension];
+    }
+
+    /** Bytes of the elements. */
+    public long bytes() {
+        return dtype.bytes() * elements(shape);
     }
 
     /** Frees the memory, if this tensor owns it. */

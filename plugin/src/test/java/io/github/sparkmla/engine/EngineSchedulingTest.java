@@ -7,7 +7,6 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.github.sparkmla.engine.Completion.FinishReason;
-import io.github.sparkmla.model.MlaModel;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Random;
@@ -22,11 +21,10 @@ import org.junit.jupiter.api.Timeout;
 /** Scheduling, block accounting and cancellation, on a fake model whose tokens betray every mistake. */
 @Timeout(value = 60, unit = TimeUnit.SECONDS)
 class EngineSchedulingTest {
-    private static final int CONTEXT = 400;
+    private static final int CONTEXT = FakeRunner.CONTEXT;
 
-    private static Engine engine(FakeRunner runner, int blocks, int sequences, int tokens, int chunk) {
-        EngineSettings settings = new EngineSettings("cpu", 0, 1, 0, sequences, tokens, chunk, 0);
-        return new Engine(runner, settings, new MlaModel.Limits(blocks, tokens, sequences, CONTEXT));
+    private static Engine engine(FakeRunner runner, int sequences, int tokens, int chunk) {
+        return new Engine(runner, new EngineSettings("cpu", 0, 1, 0, sequences, tokens, chunk, 0));
     }
 
     private static int[] prompt(Random random, int length) {
@@ -44,7 +42,7 @@ class EngineSchedulingTest {
         System.out.printf(
                 "seed %d: %d blocks, %d sequences, %d tokens, chunk %d%n", seed, blocks, sequences, tokens, chunk);
         FakeRunner runner = new FakeRunner(blocks);
-        try (Engine engine = engine(runner, blocks, sequences, tokens, chunk)) {
+        try (Engine engine = engine(runner, sequences, tokens, chunk)) {
             List<int[]> prompts = new ArrayList<>();
             List<Integer> limits = new ArrayList<>();
             List<CompletableFuture<Completion>> futures = new ArrayList<>();
@@ -72,7 +70,7 @@ class EngineSchedulingTest {
     @Test
     void aPoolTooSmallForAllPreemptsAndStillFinishes() throws Exception {
         FakeRunner runner = new FakeRunner(7);
-        try (Engine engine = engine(runner, 7, 8, 64, 0)) {
+        try (Engine engine = engine(runner, 8, 64, 0)) {
             Random random = new Random(1);
             List<CompletableFuture<Completion>> futures = new ArrayList<>();
             List<int[]> prompts = new ArrayList<>();
@@ -91,7 +89,7 @@ class EngineSchedulingTest {
 
     @Test
     void cancelledSequencesFreeTheirBlocks() throws Exception {
-        try (Engine engine = engine(new FakeRunner(64), 64, 4, 16, 0)) {
+        try (Engine engine = engine(new FakeRunner(64), 4, 16, 0)) {
             Random random = new Random(2);
             List<CompletableFuture<Completion>> futures = new ArrayList<>();
             for (int i = 0; i < 40; i++) {
@@ -112,7 +110,7 @@ class EngineSchedulingTest {
 
     @Test
     void whatCanNeverRunIsRefusedAtOnce() {
-        try (Engine engine = engine(new FakeRunner(3), 3, 4, 16, 0)) {
+        try (Engine engine = engine(new FakeRunner(3), 4, 16, 0)) {
             SamplingParams one = SamplingParams.greedy(1);
             assertMessage(engine, new Request(new int[0], one, 0), "empty");
             assertMessage(engine, new Request(new int[CONTEXT], one, 0), "context is 400");
@@ -130,7 +128,7 @@ class EngineSchedulingTest {
 
     @Test
     void aRowWithoutNumbersFailsAlone() throws Exception {
-        try (Engine engine = engine(new FakeRunner(8), 8, 4, 16, 0)) {
+        try (Engine engine = engine(new FakeRunner(8), 4, 16, 0)) {
             SamplingParams five = SamplingParams.greedy(5);
             int[] good = {1, 2, 3};
             var poisoned = engine.submit(new Request(new int[] {FakeRunner.POISON, 2}, five, 0));
@@ -149,7 +147,7 @@ class EngineSchedulingTest {
     @Test
     void aDeadEngineFailsItsRequestsWithTheCause() {
         FakeRunner runner = new FakeRunner(8);
-        Engine engine = engine(runner, 8, 4, 16, 0);
+        Engine engine = engine(runner, 4, 16, 0);
         runner.failure = new IllegalStateException("the device is gone");
         var future = engine.submit(new Request(new int[] {1, 2}, SamplingParams.greedy(5), 0));
         ExecutionException e = assertThrows(ExecutionException.class, future::get);
@@ -165,7 +163,7 @@ class EngineSchedulingTest {
 
     @Test
     void closingFailsWhatIsLeft() {
-        Engine engine = engine(new FakeRunner(64), 64, 1, 1, 1);
+        Engine engine = engine(new FakeRunner(64), 1, 1, 1);
         List<CompletableFuture<Completion>> futures = new ArrayList<>();
         for (int i = 0; i < 50; i++) {
             futures.add(engine.submit(new Request(new int[300], SamplingParams.greedy(90), i)));

@@ -14,6 +14,8 @@ final class FakeRunner implements StepRunner {
     /** The model has no numbers for a sequence that starts with this token. */
     static final int POISON = 13;
 
+    static final int CONTEXT = 400;
+
     private final long[] cache;
     int largestStep;
     int mostSequences;
@@ -54,6 +56,16 @@ final class FakeRunner implements StepRunner {
     @Override
     public int vocabSize() {
         return VOCAB;
+    }
+
+    @Override
+    public int maxModelLen() {
+        return CONTEXT;
+    }
+
+    @Override
+    public int kvBlocks() {
+        return cache.length / BlockPool.BLOCK_TOKENS;
     }
 
     @Override

@@ -51,8 +51,9 @@ class WeightLoaderTest {
 
     @Test
     void aGoodCheckpointPassesAndItsUnusedTensorsAreNamedByModule() {
-        WeightLoader loader = WeightLoader.checking(Checkpoint.open(folder));
-        loader.weights();
+        Checkpoint checkpoint = Checkpoint.open(folder);
+        WeightLoader loader = WeightLoader.checking(checkpoint);
+        Weights unused = Weights.of(checkpoint.config(), loader);
         assertEquals(Map.of("model.layers.3.*", 2), loader.unused());
     }
 

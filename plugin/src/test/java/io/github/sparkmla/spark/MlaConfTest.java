@@ -28,9 +28,19 @@ class MlaConfTest {
                 "spark.mla.batch.maxTokens", "512",
                 "spark.mla.prefill.chunk", "64",
                 "spark.mla.maxModelLen", "1000",
-                "spark.mla.task.window", "5"));
-        assertEquals(new EngineSettings("cpu", 1, 3, 2L << 30, 7, 512, 64, 1000), conf.engineSettings(1));
+                "spark.mla.task.window", "5",
+                "spark.mla.loadFormat", "dummy"));
+        EngineSettings expected =
+                new EngineSettings("cpu", 1, 3, 2L << 30, 7, 512, 64, 1000).with(EngineSettings.LoadFormat.DUMMY);
+        assertEquals(expected, conf.engineSettings(1));
         assertEquals(5, conf.window());
+    }
+
+    @Test
+    void theSettingsOfAGpu() {
+        MlaConf conf = MlaConf.of(Map.of("spark.mla.memory.fraction", "0.4", "spark.mla.deterministic", "true"));
+        assertEquals(
+                new EngineSettings.Gpu(0.4, true, true), conf.engineSettings(0).gpu());
     }
 
     @ParameterizedTest
@@ -40,8 +50,10 @@ class MlaConfTest {
                 "spark.mla.device | gpu | one of auto, cpu, cuda",
                 "spark.mla.cpu.threads | -1 | a whole number, 0 to 4096",
                 "spark.mla.cpu.threads | many | a whole number, 0 to 4096",
-                "spark.mla.kv.memory | 3 apples | a size such as 256m or 4g, at least 1m",
-                "spark.mla.kv.memory | 1k | a size such as 256m or 4g, at least 1m",
+                "spark.mla.kv.memory | 3 apples | auto, or a size such as 256m or 4g, at least 1m",
+                "spark.mla.kv.memory | 1k | auto, or a size such as 256m or 4g, at least 1m",
+                "spark.mla.memory.fraction | 1.5 | a number greater than 0, at most 1",
+                "spark.mla.loadFormat | pickle | one of safetensors, dummy",
                 "spark.mla.batch.maxSequences | 0 | a whole number, 1 to 65536",
             })
     void aBadValueIsNamedWithWhatIsAllowed(String key, String value, String allowed) {

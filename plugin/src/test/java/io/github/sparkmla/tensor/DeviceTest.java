@@ -28,12 +28,15 @@ class DeviceTest {
             Files.write(file, bytes.array());
             try (Device device = Device.open("cpu", 0, 1);
                     Tensor table = device.map(file, offset, DType.F32, 3, 2);
-                    Staged ids = new Staged(device, DType.I32, 1);
-                    Staged row = new Staged(device, DType.F32, 1, 2)) {
+                    Staging staging = new Staging(device)) {
+                Staging.Section ids = staging.section(DType.I32, 1);
+                Staging.Section row = staging.section(DType.F32, 1, 2);
+                staging.allocate();
                 ids.ints().put(0, 2);
-                ids.upload(1);
+                staging.upload(ids, 1);
                 new Ops(device).embedding(table, ids.tensor(), row.tensor());
-                row.download();
+                staging.download(row, 1);
+                device.synchronize();
                 assertEquals(offset + 4 / 8f, row.floats().get(0), "offset " + offset);
                 assertEquals(offset + 5 / 8f, row.floats().get(1), "offset " + offset);
             }
