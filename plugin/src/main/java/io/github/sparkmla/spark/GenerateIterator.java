@@ -10,14 +10,15 @@ import java.util.Iterator;
 import java.util.NoSuchElementException;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
-import org.apache.spark.sql.Row;
+import org.apache.spark.sql.catalyst.InternalRow;
+import org.apache.spark.sql.catalyst.expressions.JoinedRow;
 
 /**
- * The rows of a partition with their completions, in input order. Keeps a bounded window of rows in flight; nothing is
+ * The rows of a partition, each joined with the fields of its result, in input order. Keeps a bounded window of rows in flight; nothing is
  * collected. Lives on its task's thread.
  */
-final class GenerateIterator implements Iterator<Row>, AutoCloseable {
-    private final Iterator<Row> input;
+final class GenerateIterator implements Iterator<InternalRow>, AutoCloseable {
+    private final Iterator<InternalRow> input;
     private final GenerateSpec spec;
     private final SamplingParams sampling;
     private final Engines.Lease lease;
@@ -30,15 +31,22 @@ final class GenerateIterator implements Iterator<Row>, AutoCloseable {
     private final ArrayDeque<InFlight> window = new ArrayDeque<>();
 
     /** A row whose completion is awaited, or whose error is known ({@code completion} is null then). */
-    private record InFlight(Row row, CompletableFuture<Completion> completion, Row error) {}
+    private record InFlight(InternalRow row, CompletableFuture<Completion> completion, InternalRow error) {}
 
     /**
+     * @param columns where a row has its prompt
      * @param lease the model; closed with this iterator
      * @param checkKilled throws when the task was killed
      * @param partition how messages name the partition
      */
     GenerateIterator(
-            Iterator<Row> input, GenerateSpec spec, Engines.Lease lease, Runnable checkKilled, String partition) {
+            Iterator<InternalRow> input,
+            GenerateSpec spec,
+            InputColumns columns,
+            Engines.Lease lease,
+            Runnable checkKilled,
+            TaskProgress progress,
+            String partition) {
         this.input = input;
         this.spec = spec;
         this.lease = lease;
@@ -46,8 +54,9 @@ final class GenerateIterator implements Iterator<Row>, AutoCloseable {
         this.model = lease.model();
         this.tokenizer = model.tokenizer();
         this.sampling = spec.decoding().toSamplingParams();
-        this.reader = new PromptReader(spec, tokenizer, model.chatTemplate().orElse(null), model.maxModelLen());
-        this.progress = new TaskProgress("Generation of " + partition, System::nanoTime);
+        this.reader =
+                new PromptReader(spec, columns, tokenizer, model.chatTemplate().orElse(null), model.maxModelLen());
+        this.progress = progress;
         this.poll = () -> {
             checkKilled.run();
             progress.tick();
@@ -58,23 +67,23 @@ final class GenerateIterator implements Iterator<Row>, AutoCloseable {
     public boolean hasNext() {
         while (window.size() < spec.conf().window() && input.hasNext()) {
             poll.run();
-            window.add(start(input.next()));
+            window.add(start(input.next().copy())); // Spark reuses a row for the next one
         }
         return !window.isEmpty();
     }
 
     @Override
-    public Row next() {
+    public InternalRow next() {
         if (!hasNext()) {
             throw new NoSuchElementException();
         }
         InFlight oldest = window.element();
-        Row result = oldest.completion == null ? failed(oldest.error) : await(oldest.completion);
+        InternalRow result = oldest.completion == null ? failed(oldest.error) : await(oldest.completion);
         window.remove(); // only now: until its completion is here, close() must cancel it
-        return append(oldest.row, result);
+        return new JoinedRow(oldest.row, result);
     }
 
-    private InFlight start(Row row) {
+    private InFlight start(InternalRow row) {
         try {
             int[] promptIds = reader.promptIds(row);
             Request request = new Request(promptIds, sampling, reader.rowKey(row, promptIds));
@@ -95,9 +104,9 @@ final class GenerateIterator implements Iterator<Row>, AutoCloseable {
         }
     }
 
-    private Row await(CompletableFuture<Completion> completion) {
+    private InternalRow await(CompletableFuture<Completion> completion) {
         try {
-            return completed(Waiting.await(completion, poll));
+            return completed(waitFor(completion));
         } catch (ExecutionException e) {
             if (e.getCause() instanceof RequestException bad) {
                 return failed(ResultColumn.ofError(bad.getMessage(), bad.promptTokens()));
@@ -108,27 +117,27 @@ final class GenerateIterator implements Iterator<Row>, AutoCloseable {
         }
     }
 
-    private Row completed(Completion completion) {
+    private Completion waitFor(CompletableFuture<Completion> completion) throws ExecutionException {
+        long start = System.nanoTime();
+        try {
+            return Waiting.await(completion, poll);
+        } finally {
+            progress.waited(System.nanoTime() - start, model.kvInUse());
+        }
+    }
+
+    private InternalRow completed(Completion completion) {
         progress.completed(completion);
         return ResultColumn.of(tokenizer.decode(completion.tokenIds(), true), completion, sampling.logprobs() >= 0);
     }
 
-    private Row failed(Row error) {
+    private InternalRow failed(InternalRow error) {
         if (spec.failOnError()) {
             throw new IllegalStateException("row %d of %s: %s (failOnError is set)"
-                    .formatted(progress.rows(), partition, error.getString(error.size() - 1)));
+                    .formatted(progress.rows(), partition, error.getString(error.numFields() - 1)));
         }
         progress.failed();
         return error;
-    }
-
-    private Row append(Row row, Row result) {
-        Object[] values = new Object[row.size() + 1];
-        for (int i = 0; i < row.size(); i++) {
-            values[i] = row.get(i);
-        }
-        values[row.size()] = result;
-        return ResultColumn.row(spec.outputType(), values);
     }
 
     /** Cancels what is in flight and gives the model back. */
@@ -140,7 +149,7 @@ final class GenerateIterator implements Iterator<Row>, AutoCloseable {
             }
         }
         window.clear();
+        progress.finish(model.takePreemptions());
         lease.close();
-        progress.finish();
     }
 }

@@ -9,22 +9,11 @@ import org.apache.spark.sql.types.StructType;
  *
  * @param model folder of the checkpoint, the same on every executor
  * @param conf the session's {@code spark.mla.*} settings
- * @param inputIndex position of the input column in a row
  * @param messageType a message, where the input is a conversation; null where it is a plain prompt
- * @param keyIndex position of the column that keys a row's randomness; -1 takes the prompt itself
  * @param decoding how to decode
  * @param failOnError whether a row that cannot be generated for fails the job
- * @param outputType the input's columns and the result
  */
-record GenerateSpec(
-        String model,
-        MlaConf conf,
-        int inputIndex,
-        StructType messageType,
-        int keyIndex,
-        Decoding decoding,
-        boolean failOnError,
-        StructType outputType)
+record GenerateSpec(String model, MlaConf conf, StructType messageType, Decoding decoding, boolean failOnError)
         implements Serializable {
 
     /** {@link SamplingParams} in a form that Spark can ship. */

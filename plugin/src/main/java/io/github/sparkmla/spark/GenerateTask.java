@@ -1,39 +1,62 @@
 package io.github.sparkmla.spark;
 
 import io.github.sparkmla.engine.EngineSettings;
+import java.io.Serializable;
 import java.nio.file.Path;
+import java.util.Collections;
 import java.util.Iterator;
 import org.apache.spark.TaskContext;
-import org.apache.spark.api.java.function.MapPartitionsFunction;
-import org.apache.spark.sql.Row;
+import org.apache.spark.sql.catalyst.InternalRow;
+import org.apache.spark.sql.catalyst.expressions.Attribute;
+import org.apache.spark.sql.catalyst.expressions.UnsafeProjection;
 import org.apache.spark.util.TaskCompletionListener;
+import scala.collection.immutable.Seq;
 
-/** The operator: generates for the rows of one partition, on the executor's shared engine. */
-final class GenerateTask implements MapPartitionsFunction<Row, Row> {
-    private final GenerateSpec spec;
+/**
+ * The work of the operator on one partition, on the executor's shared engine.
+ *
+ * @param input where a row has its prompt
+ * @param output the columns to return
+ * @param generated what they are chosen from: the input's columns, then the fields of the result
+ */
+record GenerateTask(
+        GenerateSpec spec, InputColumns input, Seq<Attribute> output, Seq<Attribute> generated, GenerateMetrics metrics)
+        implements Serializable {
 
-    GenerateTask(GenerateSpec spec) {
-        this.spec = spec;
-    }
-
-    @Override
-    public Iterator<Row> call(Iterator<Row> input) {
-        if (!input.hasNext()) {
-            return input; // an empty partition needs no model
+    /** The rows with what was generated for them. A row is good until the next is asked for, as in all of Spark. */
+    Iterator<InternalRow> generate(Iterator<InternalRow> rows) {
+        if (!rows.hasNext()) {
+            return Collections.emptyIterator(); // an empty partition needs no model
         }
         TaskContext context = TaskContext.get();
         Engines.Lease lease = lease(context);
         // Whatever ends the task (success, failure, kill, a LIMIT that needs no more rows) ends what it has in flight.
         context.addTaskCompletionListener((TaskCompletionListener) ended -> lease.close());
-        GenerateIterator rows = new GenerateIterator(
-                input, spec, lease, context::killTaskIfInterrupted, "partition " + context.partitionId());
-        context.addTaskCompletionListener((TaskCompletionListener) ended -> rows.close());
-        return rows;
+        String partition = "partition " + context.partitionId();
+        TaskProgress progress = new TaskProgress("Generation of " + partition, metrics, System::nanoTime);
+        GenerateIterator results =
+                new GenerateIterator(rows, spec, input, lease, context::killTaskIfInterrupted, progress, partition);
+        context.addTaskCompletionListener((TaskCompletionListener) ended -> results.close());
+        UnsafeProjection projection = UnsafeProjection.create(ScalaSeq.of(ScalaSeq.toJava(output)), generated);
+        return new Iterator<>() {
+            @Override
+            public boolean hasNext() {
+                return results.hasNext();
+            }
+
+            @Override
+            public InternalRow next() {
+                return projection.apply(results.next());
+            }
+        };
     }
 
     private Engines.Lease lease(TaskContext context) {
         EngineSettings settings = spec.conf().engineSettings(SparkMlaPlugin.gpuOrdinal(context.resourcesJMap()));
-        return Engines.ofThisJvm()
+        long start = System.nanoTime();
+        Engines.Lease lease = Engines.ofThisJvm()
                 .lease(new Engines.Key(Path.of(spec.model()), settings), context::killTaskIfInterrupted);
+        metrics.loaded(System.nanoTime() - start);
+        return lease;
     }
 }

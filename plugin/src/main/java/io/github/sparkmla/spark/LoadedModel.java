@@ -10,6 +10,7 @@ import io.github.sparkmla.engine.Request;
 import java.nio.file.Path;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.atomic.AtomicLong;
 
 /** A model that is ready to generate: its engine, its tokenizer and its chat template. Shared by threads. */
 interface LoadedModel extends AutoCloseable {
@@ -22,6 +23,12 @@ interface LoadedModel extends AutoCloseable {
 
     /** As {@link Engine#submit}. */
     CompletableFuture<Completion> submit(Request request);
+
+    /** The share of the KV cache that is in use, 0 to 1. */
+    double kvInUse();
+
+    /** How often a sequence was preempted since the last call, whoever made that: so that tasks can add them up. */
+    long takePreemptions();
 
     @Override
     void close();
@@ -39,7 +46,32 @@ interface LoadedModel extends AutoCloseable {
     }
 
     /** The real one. */
-    record OnEngine(Engine engine, Tokenizer tokenizer, Optional<ChatTemplate> chatTemplate) implements LoadedModel {
+    final class OnEngine implements LoadedModel {
+        private final Engine engine;
+        private final Tokenizer tokenizer;
+        private final Optional<ChatTemplate> chatTemplate;
+        private final AtomicLong preemptionsTaken = new AtomicLong();
+
+        OnEngine(Engine engine, Tokenizer tokenizer, Optional<ChatTemplate> chatTemplate) {
+            this.engine = engine;
+            this.tokenizer = tokenizer;
+            this.chatTemplate = chatTemplate;
+        }
+
+        Engine engine() {
+            return engine;
+        }
+
+        @Override
+        public Tokenizer tokenizer() {
+            return tokenizer;
+        }
+
+        @Override
+        public Optional<ChatTemplate> chatTemplate() {
+            return chatTemplate;
+        }
+
         @Override
         public int maxModelLen() {
             return engine.maxModelLen();
@@ -48,6 +80,17 @@ interface LoadedModel extends AutoCloseable {
         @Override
         public CompletableFuture<Completion> submit(Request request) {
             return engine.submit(request);
+        }
+
+        @Override
+        public double kvInUse() {
+            return 1 - (double) engine.freeBlocks() / engine.totalBlocks();
+        }
+
+        @Override
+        public long takePreemptions() {
+            long now = engine.preemptions();
+            return Math.max(0, now - preemptionsTaken.getAndAccumulate(now, Math::max));
         }
 
         @Override

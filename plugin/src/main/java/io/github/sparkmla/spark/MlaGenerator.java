@@ -13,14 +13,18 @@ import org.apache.spark.ml.util.DefaultParamsReadable;
 import org.apache.spark.ml.util.DefaultParamsWritable;
 import org.apache.spark.ml.util.Identifiable$;
 import org.apache.spark.ml.util.MLReader;
-import org.apache.spark.sql.Dataset;
-import org.apache.spark.sql.Encoders;
 import org.apache.spark.sql.Row;
+import org.apache.spark.sql.catalyst.expressions.Expression;
+import org.apache.spark.sql.catalyst.plans.logical.LogicalPlan;
+import org.apache.spark.sql.classic.Dataset;
+import org.apache.spark.sql.classic.Dataset$;
 import org.apache.spark.sql.types.ArrayType;
 import org.apache.spark.sql.types.DataType;
 import org.apache.spark.sql.types.DataTypes;
 import org.apache.spark.sql.types.StructField;
 import org.apache.spark.sql.types.StructType;
+import scala.collection.immutable.Seq;
+import scala.jdk.javaapi.CollectionConverters;
 
 /**
  * Appends a column with what a model generates for each row: a transformer of Spark ML, alone or in a pipeline.
@@ -43,26 +47,25 @@ public final class MlaGenerator extends GeneratorParams implements DefaultParams
     }
 
     @Override
-    public Dataset<Row> transform(Dataset<?> dataset) {
-        StructType schema = dataset.schema();
-        StructType outputSchema = transformSchema(schema);
-        MlaConf conf = MlaConf.of(scala.jdk.javaapi.CollectionConverters.asJava(
-                dataset.sparkSession().conf().getAll()));
+    public Dataset<Row> transform(org.apache.spark.sql.Dataset<?> dataset) {
+        Dataset<Row> input = (Dataset<Row>) dataset.toDF();
+        StructType schema = input.schema();
+        transformSchema(schema);
+        MlaConf conf = MlaConf.of(
+                CollectionConverters.asJava(input.sparkSession().conf().getAll()));
         int inputIndex = schema.fieldIndex(getInputCol());
         StructType messageType = schema.fields()[inputIndex].dataType() instanceof ArrayType messages
                 ? (StructType) messages.elementType()
                 : null;
         Path folder = openCheckpoint(conf.loadFormat(), messageType != null);
-        GenerateSpec spec = new GenerateSpec(
-                folder.toString(),
-                conf,
-                inputIndex,
-                messageType,
-                isSet(keyCol()) ? schema.fieldIndex(getKeyCol()) : -1,
-                decoding(),
-                getFailOnError(),
-                outputSchema);
-        return dataset.toDF().mapPartitions(new GenerateTask(spec), Encoders.row(outputSchema));
+        GenerateSpec spec = new GenerateSpec(folder.toString(), conf, messageType, decoding(), getFailOnError());
+        LogicalPlan plan = input.queryExecution().analyzed();
+        Seq<Expression> key =
+                isSet(keyCol()) ? ScalaSeq.of(plan.output().apply(schema.fieldIndex(getKeyCol()))) : ScalaSeq.of();
+        MlaStrategy.ensureIn(input.sparkSession());
+        return Dataset$.MODULE$.ofRows(
+                input.sparkSession(),
+                MlaGenerate.over(plan, plan.output().apply(inputIndex), key, spec, getOutputCol()));
     }
 
     /** Checks the input columns without a model; throws IllegalArgumentException with what is wrong. */

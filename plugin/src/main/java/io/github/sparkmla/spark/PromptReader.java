@@ -10,16 +10,23 @@ import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import org.apache.spark.sql.Row;
+import org.apache.spark.sql.catalyst.CatalystTypeConverters;
+import org.apache.spark.sql.catalyst.InternalRow;
+import org.apache.spark.sql.catalyst.expressions.UnsafeProjection;
 import org.apache.spark.sql.types.ArrayType;
 import org.apache.spark.sql.types.DataType;
 import org.apache.spark.sql.types.MapType;
 import org.apache.spark.sql.types.StructType;
+import scala.Function1;
 import scala.collection.Seq;
 import scala.jdk.javaapi.CollectionConverters;
 
 /** Turns the input column of a row into the tokens of its prompt, and finds the key of its randomness. */
 final class PromptReader {
     private final GenerateSpec spec;
+    private final InputColumns columns;
+    private final UnsafeProjection projection;
+    private final Function1<Object, Object> toScala;
     private final Tokenizer tokenizer;
     private final ChatTemplate template;
     private final int maxPromptTokens;
@@ -29,8 +36,11 @@ final class PromptReader {
      * @param template needed where the input is messages, else null
      * @param maxModelLen most tokens of prompt and completion
      */
-    PromptReader(GenerateSpec spec, Tokenizer tokenizer, ChatTemplate template, int maxModelLen) {
+    PromptReader(GenerateSpec spec, InputColumns columns, Tokenizer tokenizer, ChatTemplate template, int maxModelLen) {
         this.spec = spec;
+        this.columns = columns;
+        this.projection = columns.projection();
+        this.toScala = CatalystTypeConverters.createToScalaConverter(columns.promptType());
         this.tokenizer = tokenizer;
         this.template = template;
         this.maxPromptTokens = maxModelLen - 1;
@@ -38,13 +48,12 @@ final class PromptReader {
     }
 
     /** The tokens of a row's prompt: not empty, and with room for one more in the context. */
-    int[] promptIds(Row row) throws BadRowException {
-        if (row.isNullAt(spec.inputIndex())) {
+    int[] promptIds(InternalRow row) throws BadRowException {
+        Object prompt = toScala.apply(projection.apply(row).get(0, columns.promptType()));
+        if (prompt == null) {
             throw new BadRowException(Kind.NULL_PROMPT, "nothing to generate from");
         }
-        int[] ids = spec.messageType() != null
-                ? chatIds(row.get(spec.inputIndex()))
-                : textIds(row.getString(spec.inputIndex()));
+        int[] ids = spec.messageType() != null ? chatIds((Seq<?>) prompt) : textIds((String) prompt);
         if (ids.length == 0 || (spec.messageType() == null && Arrays.equals(ids, emptyPrompt))) {
             throw new BadRowException(Kind.EMPTY_PROMPT, "it has no token of its own", ids.length);
         }
@@ -63,23 +72,24 @@ final class PromptReader {
      * the tokens of the prompt. Never a position or a partition, so that a row's completion does not change with how
      * the data is partitioned or with a retry.
      */
-    long rowKey(Row row, int[] promptIds) throws BadRowException {
-        if (spec.keyIndex() < 0) {
+    long rowKey(InternalRow row, int[] promptIds) throws BadRowException {
+        if (!columns.hasKey()) {
             return RowKey.of(promptIds);
         }
-        if (row.isNullAt(spec.keyIndex())) {
+        Object key = projection.apply(row).get(1, columns.keyType());
+        if (key == null) {
             throw new BadRowException(Kind.NULL_KEY, "every row needs a value in the key column", promptIds.length);
         }
-        return RowKey.of(row.get(spec.keyIndex()).toString());
+        return RowKey.of(key.toString());
     }
 
     private int[] textIds(String text) throws BadRowException {
         return encode(text, true, Kind.BAD_PROMPT);
     }
 
-    private int[] chatIds(Object messages) throws BadRowException {
+    private int[] chatIds(Seq<?> messages) throws BadRowException {
         List<Map<String, Object>> converted = new ArrayList<>();
-        for (Object message : list(messages)) {
+        for (Object message : CollectionConverters.asJava(messages)) {
             converted.add(message((Row) message, converted.size()));
         }
         if (converted.isEmpty()) {
@@ -119,7 +129,8 @@ final class PromptReader {
         }
         if (value != null && type instanceof ArrayType array) {
             List<Object> elements = new ArrayList<>();
-            list(value).forEach(element -> elements.add(toJava(element, array.elementType())));
+            CollectionConverters.asJava((Seq<?>) value)
+                    .forEach(element -> elements.add(toJava(element, array.elementType())));
             return elements;
         }
         if (value instanceof scala.collection.Map<?, ?> map && type instanceof MapType entryTypes) {
@@ -129,11 +140,6 @@ final class PromptReader {
             return entries;
         }
         return value;
-    }
-
-    /** An array column's value. Spark makes a Seq; a typed operation before ours may have made an array. */
-    private static Iterable<?> list(Object value) {
-        return value instanceof Object[] array ? Arrays.asList(array) : CollectionConverters.asJava((Seq<?>) value);
     }
 
     private String render(List<Map<String, Object>> messages) throws BadRowException {

@@ -4,12 +4,15 @@ import io.github.sparkmla.engine.Completion;
 import io.github.sparkmla.engine.Completion.TokenLogprobs;
 import java.util.List;
 import java.util.Locale;
-import org.apache.spark.sql.Row;
-import org.apache.spark.sql.catalyst.expressions.GenericRowWithSchema;
+import org.apache.spark.sql.catalyst.InternalRow;
+import org.apache.spark.sql.catalyst.expressions.GenericInternalRow;
+import org.apache.spark.sql.catalyst.expressions.UnsafeArrayData;
+import org.apache.spark.sql.catalyst.util.ArrayData;
+import org.apache.spark.sql.catalyst.util.GenericArrayData;
 import org.apache.spark.sql.types.ArrayType;
 import org.apache.spark.sql.types.DataTypes;
 import org.apache.spark.sql.types.StructType;
-import scala.collection.immutable.ArraySeq;
+import org.apache.spark.unsafe.types.UTF8String;
 
 /** The struct column that holds what was generated for a row. */
 final class ResultColumn {
@@ -38,18 +41,17 @@ final class ResultColumn {
     }
 
     /**
-     * The value for a completion.
+     * The fields' values for a completion.
      *
      * @param text the detokenised completion
      * @param withLogprobs whether they were asked for; the field is null where not
      */
-    static Row of(String text, Completion completion, boolean withLogprobs) {
+    static InternalRow of(String text, Completion completion, boolean withLogprobs) {
         int[] ids = completion.tokenIds();
         return row(
-                TYPE,
-                text,
-                new ArraySeq.ofInt(ids),
-                completion.finishReason().name().toLowerCase(Locale.ROOT),
+                UTF8String.fromString(text),
+                UnsafeArrayData.fromPrimitiveArray(ids),
+                UTF8String.fromString(completion.finishReason().name().toLowerCase(Locale.ROOT)),
                 completion.promptTokens(),
                 ids.length,
                 completion.cachedTokens(),
@@ -57,26 +59,25 @@ final class ResultColumn {
                 null);
     }
 
-    /** The value for a row that nothing could be generated for. */
-    static Row ofError(String message, int promptTokens) {
-        return row(TYPE, null, null, ERROR, promptTokens, 0, 0, null, message);
+    /** The fields' values for a row that nothing could be generated for. */
+    static InternalRow ofError(String message, int promptTokens) {
+        return row(null, null, UTF8String.fromString(ERROR), promptTokens, 0, 0, null, UTF8String.fromString(message));
     }
 
-    /** A row that knows its fields by name: a typed operation after ours may get it as it is. */
-    static Row row(StructType type, Object... values) {
-        return new GenericRowWithSchema(values, type);
+    private static InternalRow row(Object... values) {
+        return new GenericInternalRow(values);
     }
 
-    private static ArraySeq<Row> logprobs(int[] ids, List<TokenLogprobs> steps) {
-        Row[] rows = new Row[ids.length];
+    private static ArrayData logprobs(int[] ids, List<TokenLogprobs> steps) {
+        Object[] rows = new Object[ids.length];
         for (int i = 0; i < ids.length; i++) {
             TokenLogprobs step = steps.get(i);
-            Row[] top = new Row[step.topIds().length];
+            Object[] top = new Object[step.topIds().length];
             for (int j = 0; j < top.length; j++) {
-                top[j] = row(TOP, step.topIds()[j], step.topLogprobs()[j]);
+                top[j] = row(step.topIds()[j], step.topLogprobs()[j]);
             }
-            rows[i] = row(LOGPROBS, ids[i], step.logprob(), new ArraySeq.ofRef<>(top));
+            rows[i] = row(ids[i], step.logprob(), new GenericArrayData(top));
         }
-        return new ArraySeq.ofRef<>(rows);
+        return new GenericArrayData(rows);
     }
 }

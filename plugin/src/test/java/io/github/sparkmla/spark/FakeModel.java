@@ -53,6 +53,16 @@ final class FakeModel implements LoadedModel {
     }
 
     @Override
+    public double kvInUse() {
+        return 0.5;
+    }
+
+    @Override
+    public long takePreemptions() {
+        return 0;
+    }
+
+    @Override
     public void close() {
         closed = true;
         tokenizer.close();

@@ -10,27 +10,45 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import io.github.sparkmla.engine.EngineSettings;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CancellationException;
 import java.util.stream.IntStream;
+import java.util.stream.Stream;
 import org.apache.spark.TaskKilledException;
 import org.apache.spark.sql.Row;
-import org.apache.spark.sql.RowFactory;
+import org.apache.spark.sql.catalyst.CatalystTypeConverters;
+import org.apache.spark.sql.catalyst.InternalRow;
+import org.apache.spark.sql.catalyst.expressions.Attribute;
+import org.apache.spark.sql.catalyst.expressions.AttributeReference;
+import org.apache.spark.sql.catalyst.expressions.ExprId;
+import org.apache.spark.sql.catalyst.expressions.GenericInternalRow;
+import org.apache.spark.sql.catalyst.expressions.NamedExpression$;
+import org.apache.spark.sql.execution.metric.SQLMetric;
+import org.apache.spark.sql.types.DataType;
 import org.apache.spark.sql.types.DataTypes;
+import org.apache.spark.sql.types.Metadata;
+import org.apache.spark.sql.types.StructField;
 import org.apache.spark.sql.types.StructType;
+import org.apache.spark.unsafe.types.UTF8String;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
+import scala.jdk.javaapi.CollectionConverters;
 
 /** The operator over a model whose completions come in the order that the test wants. */
 @Timeout(60)
 class GenerateIteratorTest {
     private static final Engines.Key KEY = new Engines.Key(Path.of("m"), EngineSettings.defaults());
     private static final int WINDOW = 4;
-    private static final StructType OUTPUT = new StructType()
-            .add("id", DataTypes.IntegerType)
-            .add("prompt", DataTypes.StringType)
-            .add("generated", ResultColumn.TYPE);
+    private static final Attribute ID = column("id", DataTypes.IntegerType);
+    private static final Attribute PROMPT = column("prompt", DataTypes.StringType);
+    private static final InputColumns COLUMNS = new InputColumns(PROMPT, ScalaSeq.of(), ScalaSeq.of(ID, PROMPT));
+
+    private static Attribute column(String name, DataType type) {
+        ExprId id = NamedExpression$.MODULE$.newExprId();
+        return new AttributeReference(name, type, true, Metadata.empty(), id, ScalaSeq.of());
+    }
 
     private final Engines engines = new Engines(key -> new FakeModel());
     private final Engines.Lease lease = engines.lease(KEY, () -> {});
@@ -40,17 +58,28 @@ class GenerateIteratorTest {
     private GenerateIterator generate(boolean failOnError, String... prompts) {
         MlaConf conf = MlaConf.of(Map.of("spark.mla.task.window", "" + WINDOW));
         GenerateSpec.Decoding greedy = new GenerateSpec.Decoding(8, 0, 0, 1, 0, -1, false);
-        GenerateSpec spec = new GenerateSpec("m", conf, 1, null, -1, greedy, failOnError, OUTPUT);
-        List<Row> rows = new ArrayList<>();
+        GenerateSpec spec = new GenerateSpec("m", conf, null, greedy, failOnError);
+        List<InternalRow> rows = new ArrayList<>();
         for (String prompt : prompts) {
-            rows.add(RowFactory.create(rows.size(), prompt));
+            rows.add(new GenericInternalRow(new Object[] {rows.size(), UTF8String.fromString(prompt)}));
         }
+        TaskProgress progress =
+                new TaskProgress("test", new GenerateMetrics(metric -> new SQLMetric("average", 0)), System::nanoTime);
         Runnable checkKilled = () -> {
             if (killed) {
                 throw new TaskKilledException("by the test");
             }
         };
-        return new GenerateIterator(rows.iterator(), spec, lease, checkKilled, "partition 3");
+        return new GenerateIterator(rows.iterator(), spec, COLUMNS, lease, checkKilled, progress, "partition 3");
+    }
+
+    /** The next row: id, prompt, and the fields of the result. */
+    private static Row next(GenerateIterator rows) {
+        StructType type = new StructType().add("id", DataTypes.IntegerType).add("prompt", DataTypes.StringType);
+        StructType joined = new StructType(Stream.of(type, ResultColumn.TYPE)
+                .flatMap(t -> Arrays.stream(t.fields()))
+                .toArray(StructField[]::new));
+        return (Row) CatalystTypeConverters.createToScalaConverter(joined).apply(rows.next());
     }
 
     private static String[] prompts(int count) {
@@ -65,13 +94,13 @@ class GenerateIteratorTest {
             model.complete(i);
         }
         for (int i = 0; i < 4; i++) {
-            Row row = rows.next();
-            assertEquals(3, row.size());
+            Row row = next(rows);
+            assertEquals(2 + 8, row.size());
             assertEquals(i, row.getInt(0));
             assertEquals("prompt " + i, row.getString(1));
-            assertEquals("prompt " + i, row.getStruct(2).getString(0), "the fake model echoes");
-            assertEquals("stop", row.getStruct(2).getString(2));
-            assertNull(row.getStruct(2).get(6), "log-probabilities were not asked for");
+            assertEquals("prompt " + i, row.getString(2), "the fake model echoes");
+            assertEquals("stop", row.getString(4));
+            assertNull(row.get(8), "log-probabilities were not asked for");
         }
         assertFalse(rows.hasNext());
     }
@@ -93,20 +122,22 @@ class GenerateIteratorTest {
         GenerateIterator rows = generate(false, null, "", "word ".repeat(200), "fine");
         assertTrue(rows.hasNext());
         model.complete(0);
-        assertError(rows.next(), "prompt is null: nothing to generate from", 0);
-        assertError(rows.next(), "prompt is empty: it has no token of its own", 1);
-        Row tooLong = rows.next().getStruct(2);
+        assertError(next(rows), "prompt is null: nothing to generate from", 0);
+        assertError(next(rows), "prompt is empty: it has no token of its own", 1);
+        Row tooLong = next(rows);
         assertTrue(
-                tooLong.getString(7)
+                tooLong.getString(9)
                         .matches(
                                 "prompt is too long: \\d+ tokens, but the context holds 64 and at least one is generated"),
-                tooLong.getString(7));
-        assertTrue(tooLong.getInt(3) >= 64);
-        assertEquals("fine", rows.next().getStruct(2).getString(0));
+                tooLong.getString(9));
+        assertTrue(tooLong.getInt(5) >= 64);
+        assertEquals("fine", next(rows).getString(2));
     }
 
     private static void assertError(Row row, String message, int promptTokens) {
-        assertEquals(RowFactory.create(null, null, "error", promptTokens, 0, 0, null, message), row.getStruct(2));
+        assertEquals(
+                Arrays.asList(null, null, "error", promptTokens, 0, 0, null, message),
+                CollectionConverters.asJava(row.toSeq()).subList(2, 10));
     }
 
     @Test
