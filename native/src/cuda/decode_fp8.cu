@@ -6,8 +6,8 @@
 
 #include <algorithm>
 
-#include "decode_combine.cuh"
 #include "decode_fp8_kernel.cuh"
+#include "decode_launch.cuh"
 #include "launch.h"
 
 namespace mla::cuda {
@@ -97,17 +97,6 @@ cudaError_t launch_decode_fp8(const DecodeShape &shape, const Fp8Params &params,
   return cudaLaunchKernelEx(&launch.config, kernel, params);
 }
 
-cudaError_t launch_combine(const DecodeShape &shape, const DecodeParams &params, cudaStream_t stream) {
-  const int items = shape.rows * kSlices, jobs = std::min(shape.batch, shape.parts);
-  // A block works on one item as long as all blocks are on the device at once; else a warp does.
-  if (items * jobs <= shape.parts * shape.tiles * kCombineBlocksPerMultiprocessor) {
-    Launch launch(dim3(items, jobs), kCombineWarps * 32, 0, stream);
-    return cudaLaunchKernelEx(&launch.config, combine_kernel<kCombineWarps>, params);
-  }
-  Launch launch(dim3((items + kCombineWarps - 1) / kCombineWarps, jobs), kCombineWarps * 32, 0, stream);
-  return cudaLaunchKernelEx(&launch.config, combine_kernel<1>, params);
-}
-
 }  // namespace
 
 mla_status append_fp8(const mla_tensor &latent, const mla_tensor &k_rope, const mla_tensor &slots, const mla_tensor &cache,
@@ -138,6 +127,7 @@ DecodeShape decode_fp8_shape(const mla_plan_args &args, int multiprocessors) {
   shape.parts = std::max(1, multiprocessors / shape.tiles);
   shape.sequence_overhead = 4;
   shape.least_steps = 2;
+  if (!shape.rule.fixed()) shape.slots = int64_t{2} * shape.parts;
   return shape;
 }
 
@@ -148,19 +138,7 @@ mla_status decode_fp8(const mla_decode_args &args, int multiprocessors, cudaStre
   if (shape.batch == 0 || shape.rows == 0) return MLA_OK;
 
   Fp8Params params;
-  params.decode.block_table = static_cast<const int32_t *>(args.block_table.data);
-  params.decode.table_stride = args.block_table.stride[0];
-  params.decode.seq_lens = static_cast<const int32_t *>(args.seq_lens.data);
-  params.decode.parts = static_cast<const PlanPart *>(args.tiles.data);
-  params.decode.out = static_cast<__nv_bfloat16 *>(args.out.data);
-  params.decode.lse = static_cast<float *>(args.lse.data);
-  params.decode.partial_out = static_cast<float *>(args.workspace.data);
-  params.decode.partial_lse =
-      params.decode.partial_out + static_cast<int64_t>(2) * shape.parts * shape.rows * kValueDim;
-  params.decode.s_q = shape.s_q;
-  params.decode.heads = shape.heads;
-  params.decode.rows = shape.rows;
-  params.decode.scale_log2 = args.softmax_scale * 1.44269504088896341f;
+  params.decode = decode_params(args, shape);
   params.cache = static_cast<const uint8_t *>(args.cache.data);
   params.q = static_cast<const __nv_bfloat16 *>(args.q.data);
   params.q_batch_stride = args.q.stride[0];

@@ -67,7 +67,7 @@ __device__ __forceinline__ void fp8_copy_role(Fp8Smem<kTiles> &smem, const Fp8Pa
   const int lane = threadIdx.x % 32;
   const uint64_t policy = sm90::evict_first_policy();
   RingPosition<Fp8Smem<kTiles>::kRing> ring;
-  for (ShareWalk walk(smem.part, p.decode.seq_lens); !walk.done();) {
+  for (ShareWalk walk(smem.part, p.decode); !walk.done();) {
     const Share share = walk.take();
     const int32_t *table = p.decode.block_table + share.seq * p.decode.table_stride;
     // 32 entries of the block table from the first block on, an entry a lane; then the next 32.
@@ -220,7 +220,7 @@ __device__ __forceinline__ void fp8_score_role(Fp8Smem<kTiles> &smem, const Fp8P
   int exchange = 0;
   const float slack = 8.0f / p.scale_log2;  // the maximum moves only when it has grown by 2^8
 
-  for (ShareWalk walk(smem.part, p.seq_lens); !walk.done();) {
+  for (ShareWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     float max[kTiles][2], sum[kTiles][2];  // of rows g and g + 8; the sum over this thread's keys only
     int seen[kTiles][2];
@@ -364,7 +364,7 @@ __device__ __forceinline__ void fp8_score_role(Fp8Smem<kTiles> &smem, const Fp8P
           if (share.whole()) {
             p.lse[lse_place(p, share.seq, query_row)] = natural_lse(lse2);
           } else {
-            p.partial_lse[static_cast<int64_t>(share.slot()) * p.rows + query_row] = lse2;
+            p.partial_lse[static_cast<int64_t>(share.slot(p)) * p.rows + query_row] = lse2;
           }
         }
       }
@@ -431,7 +431,7 @@ __device__ __forceinline__ void fp8_store_output(const Fp8Smem<kTiles> &smem, co
                          sm90::pack_bf16(v[i + 4], v[i + 5]), sm90::pack_bf16(v[i + 6], v[i + 7]));
         }
       } else {
-        float *out = p.partial_out + (static_cast<int64_t>(share.slot()) * p.rows + query_row) * kValueDim + at;
+        float *out = p.partial_out + (static_cast<int64_t>(share.slot(p)) * p.rows + query_row) * kValueDim + at;
 #pragma unroll
         for (int i = 0; i < 16; i += 4) {
           *reinterpret_cast<float4 *>(out + i) = make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]);
@@ -451,7 +451,7 @@ __device__ __forceinline__ void fp8_value_role(Fp8Smem<kTiles> &smem, const Deco
   uint32_t sum_parity = 0;
   Fp8Output<kTiles> o;
 
-  for (ShareWalk walk(smem.part, p.seq_lens); !walk.done();) {
+  for (ShareWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {

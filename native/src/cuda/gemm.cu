@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "gemm_kernel.cuh"
+#include "gemm_library.h"
 #include "launch.h"
 
 namespace mla::cuda {
@@ -14,7 +15,7 @@ namespace {
 using SmallTile = GemmTile<64, 32, 8, 2>;
 using NarrowTile = GemmTile<64, 128, 4, 2>;
 using MiddleTile = GemmTile<128, 128, 6, 1>;
-using WideTile = GemmTile<256, 128, 4, 1>;
+using WideTile = GemmTile<128, 256, 4, 1>;
 
 // A product as the kernel takes it: weights [groups, columns, depth] with the strides in elements, one of the last two 1.
 struct Product {
@@ -47,6 +48,7 @@ int64_t matrix_distance(int64_t distance, const Product &product) {
   return round_up(std::max(p.columns * product.column_stride, p.depth * product.depth_stride), 8);
 }
 
+bool by_columns(const Product &product) { return product.column_stride == 1 && product.depth_stride != 1; }
 int64_t tiles_of(int64_t size, int64_t tile) { return (size + tile - 1) / tile; }
 
 // What the kernel cannot take; empty when it can.
@@ -110,13 +112,40 @@ cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t str
 }  // namespace
 
 struct Gemm::State {
-  int multiprocessors;
+  int multiprocessors = 0;
+  bool deterministic = false;
+  std::unique_ptr<GemmLibrary> library;  // null where it is not installed
+
+  // By the library, where it may and can: it is faster for most shapes, but cuts the depth differently for different rows.
+  bool run_by_library(const Product &product, cudaStream_t stream) {
+    const GemmParams &p = product.params;
+    if (!library || deterministic || p.bias) return false;
+    const bool across = by_columns(product);
+    LibraryProduct wanted = {};
+    wanted.batch = p.groups;
+    wanted.rows = p.group_rows;
+    wanted.columns = p.columns;
+    wanted.depth = p.depth;
+    wanted.x_stride = p.group_rows > 1 ? p.x_stride : p.depth;
+    wanted.x_batch_stride = p.x_group_stride;
+    wanted.w_stride = across ? product.depth_stride : product.column_stride;
+    wanted.w_batch_stride = product.group_stride;
+    wanted.out_stride = p.group_rows > 1 ? p.out_stride : p.columns;
+    wanted.out_batch_stride = p.out_group_stride;
+    wanted.across = across;
+    wanted.float_out = product.float_out;
+    const auto addresses = reinterpret_cast<uintptr_t>(p.x) | reinterpret_cast<uintptr_t>(product.weights) |
+                           reinterpret_cast<uintptr_t>(p.out);
+    wanted.alignment = addresses % 256 == 0 ? 256 : 16;
+    return library->run(wanted, p.x, product.weights, p.out, stream);
+  }
 
   mla_status run(const char *what, const Product &product, cudaStream_t stream, std::string &error) {
     const GemmParams &p = product.params;
     if (p.columns == 0 || p.group_rows == 0 || p.groups == 0) return MLA_OK;
+    if (!p.offsets && run_by_library(product, stream)) return MLA_OK;
     cudaError_t status;
-    if (product.column_stride == 1 && product.depth_stride != 1) {
+    if (by_columns(product)) {
       status = launch<true, __nv_bfloat16>(product, multiprocessors, stream);
     } else if (product.float_out) {
       status = launch<false, float>(product, multiprocessors, stream);
@@ -130,6 +159,9 @@ struct Gemm::State {
 Gemm::Gemm(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Gemm::~Gemm() = default;
 
+void Gemm::set_deterministic(bool on) { state_->deterministic = on; }
+bool Gemm::has_library() const { return state_->library != nullptr; }
+
 mla_status Gemm::create(std::unique_ptr<Gemm> &out, std::string &error) {
   auto state = std::make_unique<State>();
   int device = 0;
@@ -138,6 +170,8 @@ mla_status Gemm::create(std::unique_ptr<Gemm> &out, std::string &error) {
     status = cudaDeviceGetAttribute(&state->multiprocessors, cudaDevAttrMultiProcessorCount, device);
   }
   if (status != cudaSuccess) return device_status(status, "the matrix products", error);
+  std::string reason;  // the kernel does without
+  state->library = GemmLibrary::open(reason);
   out.reset(new Gemm(std::move(state)));
   return MLA_OK;
 }
