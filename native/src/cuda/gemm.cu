@@ -3,8 +3,10 @@
 #include "gemm.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "gemm_kernel.cuh"
+#include "gemm_library.h"
 #include "launch.h"
 
 namespace mla::cuda {
@@ -12,9 +14,11 @@ namespace {
 
 // Weight rows x tokens, stages, blocks a multiprocessor.
 using SmallTile = GemmTile<64, 32, 8, 2>;
+using SmallDeepTile = GemmTile<64, 32, 16, 1>;
 using NarrowTile = GemmTile<64, 128, 4, 2>;
+using NarrowDeepTile = GemmTile<64, 128, 8, 1>;
 using MiddleTile = GemmTile<128, 128, 6, 1>;
-using WideTile = GemmTile<256, 128, 4, 1>;
+using WideTile = GemmTile<128, 256, 4, 1>;
 
 // A product as the kernel takes it: weights [groups, columns, depth] with the strides in elements, one of the last two 1.
 struct Product {
@@ -22,7 +26,8 @@ struct Product {
   void *weights;
   int64_t group_stride, column_stride, depth_stride;
   bool float_out;
-  int64_t expected_rows, expected_groups;  // rows of a group with rows, and how many such: what tiles are chosen by
+  // What tiles are chosen by: rows of a group with rows, and how many such; the most rows that one can have.
+  int64_t expected_rows, expected_groups, most_rows;
 };
 
 bool encode_weights(CUtensorMap &map, const Product &product, bool across, int tile_rows) {
@@ -47,6 +52,7 @@ int64_t matrix_distance(int64_t distance, const Product &product) {
   return round_up(std::max(p.columns * product.column_stride, p.depth * product.depth_stride), 8);
 }
 
+bool by_columns(const Product &product) { return product.column_stride == 1 && product.depth_stride != 1; }
 int64_t tiles_of(int64_t size, int64_t tile) { return (size + tile - 1) / tile; }
 
 // What the kernel cannot take; empty when it can.
@@ -94,29 +100,82 @@ cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t str
   return cudaLaunchKernelEx(&launch.config, kernel, map, p);
 }
 
+// What a product takes with a tile, in cycles of a multiprocessor, the memory's pace left out: that is the same for all.
+template <class Tile>
+double cost(const Product &product, int multiprocessors) {
+  constexpr double kRingCycles = 1800;  // from a stage's release to its next use
+  constexpr double kTileCycles = 3000;  // to write the results; half of it is about what starting takes
+  const GemmParams &p = product.params;
+  const double rows = static_cast<double>(product.expected_rows);
+  // Experts' numbers of rows vary: on average half a tile is left over.
+  const double row_tiles = p.offsets ? std::max(1.0, rows / Tile::kTokens + 0.5)
+                                     : static_cast<double>(tiles_of(product.expected_rows, Tile::kTokens));
+  const double tokens = std::min<double>(Tile::kTokens, std::ceil(rows / row_tiles / kTokenUnit) * kTokenUnit);
+  const double tiles = row_tiles * static_cast<double>(product.expected_groups * tiles_of(p.columns, Tile::kRows));
+  const double resident = std::clamp(std::ceil(tiles / multiprocessors), 1.0, double{Tile::kBlocksPerMultiprocessor});
+  const double rounds = std::ceil(tiles / (multiprocessors * resident));
+  const double step = std::max(resident * Tile::kWarpgroups * 2 * tokens, kRingCycles / Tile::kStages);
+  return rounds * (static_cast<double>(tiles_of(p.depth, kStepDepth)) * step + kTileCycles);
+}
+
+// Launches with the cheapest of the tiles; of equals the first.
+template <bool kAcross, class Out, class First, class... Others>
+cudaError_t launch_cheapest(const Product &product, int multiprocessors, cudaStream_t stream) {
+  if constexpr (sizeof...(Others) > 0) {
+    const double cheapest = std::min({cost<Others>(product, multiprocessors)...});
+    if (cheapest < cost<First>(product, multiprocessors)) {
+      return launch_cheapest<kAcross, Out, Others...>(product, multiprocessors, stream);
+    }
+  }
+  return launch<First, kAcross, Out>(product, multiprocessors, stream);
+}
+
 template <bool kAcross, class Out>
 cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t stream) {
-  auto tiles = [&](int64_t rows, int64_t tokens) {
-    return tiles_of(product.params.columns, rows) * product.expected_groups * tiles_of(product.expected_rows, tokens);
-  };
-  if (product.expected_rows <= 32 && product.params.group_rows <= 32) {
-    return launch<SmallTile, kAcross, Out>(product, multiprocessors, stream);
+  if (product.most_rows <= SmallTile::kTokens) {
+    return launch_cheapest<kAcross, Out, SmallDeepTile, SmallTile>(product, multiprocessors, stream);
   }
-  if (tiles(256, 128) >= multiprocessors) return launch<WideTile, kAcross, Out>(product, multiprocessors, stream);
-  if (tiles(128, 128) >= multiprocessors) return launch<MiddleTile, kAcross, Out>(product, multiprocessors, stream);
-  return launch<NarrowTile, kAcross, Out>(product, multiprocessors, stream);
+  return launch_cheapest<kAcross, Out, WideTile, MiddleTile, NarrowDeepTile, NarrowTile>(product, multiprocessors,
+                                                                                         stream);
 }
 
 }  // namespace
 
 struct Gemm::State {
-  int multiprocessors;
+  int multiprocessors = 0;
+  bool deterministic = false;
+  std::unique_ptr<GemmLibrary> library;  // null where it is not installed
+
+  // By the library, where it may and can: it is faster for most shapes, but cuts the depth differently for different rows.
+  bool run_by_library(const Product &product, cudaStream_t stream) {
+    const GemmParams &p = product.params;
+    if (!library || deterministic || p.bias) return false;
+    const bool across = by_columns(product);
+    LibraryProduct wanted = {};
+    wanted.batch = p.groups;
+    wanted.rows = p.group_rows;
+    wanted.columns = p.columns;
+    wanted.depth = p.depth;
+    wanted.x_stride = p.group_rows > 1 ? p.x_stride : p.depth;
+    wanted.x_batch_stride = p.x_group_stride;
+    wanted.w_stride = across ? product.depth_stride : product.column_stride;
+    wanted.w_batch_stride = product.group_stride;
+    wanted.out_stride = p.group_rows > 1 ? p.out_stride : p.columns;
+    wanted.out_batch_stride = p.out_group_stride;
+    wanted.across = across;
+    wanted.float_out = product.float_out;
+    const auto addresses = reinterpret_cast<uintptr_t>(p.x) | reinterpret_cast<uintptr_t>(product.weights) |
+                           reinterpret_cast<uintptr_t>(p.out);
+    wanted.alignment = addresses % 256 == 0 ? 256 : 16;
+    return library->run(wanted, p.x, product.weights, p.out, stream);
+  }
 
   mla_status run(const char *what, const Product &product, cudaStream_t stream, std::string &error) {
     const GemmParams &p = product.params;
     if (p.columns == 0 || p.group_rows == 0 || p.groups == 0) return MLA_OK;
+    if (!p.offsets && run_by_library(product, stream)) return MLA_OK;
     cudaError_t status;
-    if (product.column_stride == 1 && product.depth_stride != 1) {
+    if (by_columns(product)) {
       status = launch<true, __nv_bfloat16>(product, multiprocessors, stream);
     } else if (product.float_out) {
       status = launch<false, float>(product, multiprocessors, stream);
@@ -130,6 +189,9 @@ struct Gemm::State {
 Gemm::Gemm(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Gemm::~Gemm() = default;
 
+void Gemm::set_deterministic(bool on) { state_->deterministic = on; }
+bool Gemm::has_library() const { return state_->library != nullptr; }
+
 mla_status Gemm::create(std::unique_ptr<Gemm> &out, std::string &error) {
   auto state = std::make_unique<State>();
   int device = 0;
@@ -138,6 +200,8 @@ mla_status Gemm::create(std::unique_ptr<Gemm> &out, std::string &error) {
     status = cudaDeviceGetAttribute(&state->multiprocessors, cudaDevAttrMultiProcessorCount, device);
   }
   if (status != cudaSuccess) return device_status(status, "the matrix products", error);
+  std::string reason;  // the kernel does without
+  state->library = GemmLibrary::open(reason);
   out.reset(new Gemm(std::move(state)));
   return MLA_OK;
 }
@@ -159,7 +223,7 @@ mla_status Gemm::gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor
   product.depth_stride = 1;
   product.group_stride = matrix_distance(0, product);
   product.float_out = out.dtype == MLA_F32;
-  product.expected_rows = p.group_rows;
+  product.expected_rows = product.most_rows = p.group_rows;
   product.expected_groups = 1;
   error = unsupported("mla_gemm", x, w, out, product);
   if (error.empty() && bias != nullptr && bias->dtype != MLA_BF16) error = "mla_gemm on CUDA takes a BF16 bias only";
@@ -187,7 +251,7 @@ mla_status Gemm::batched_gemm(const mla_tensor &x, const mla_tensor &w, const ml
   product.depth_stride = stride_of(w, 2, 1);
   product.group_stride = matrix_distance(w.stride[0], product);
   product.float_out = out.dtype == MLA_F32;
-  product.expected_rows = p.group_rows;
+  product.expected_rows = product.most_rows = p.group_rows;
   product.expected_groups = p.groups;
   error = unsupported("mla_batched_gemm", x, w, out, product);
   if (!error.empty()) return MLA_UNSUPPORTED;
@@ -218,6 +282,7 @@ mla_status Gemm::moe_gemm(const mla_tensor &x, const mla_tensor *rows, const mla
   product.float_out = out.dtype == MLA_F32;
   product.expected_groups = std::min<int64_t>(num_experts, p.group_rows);
   product.expected_rows = tiles_of(p.group_rows, num_experts);
+  product.most_rows = std::min(x.shape[0], out.shape[0]);  // a token goes to an expert once
   error = unsupported("mla_moe_gemm", x, weights[0], out, product);
   for (int e = 1; e < num_experts && error.empty(); ++e) {
     if (address(e) - address(e - 1) != distance || distance <= 0 ||
