@@ -3,6 +3,7 @@
 #include "gemm.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "gemm_kernel.cuh"
 #include "gemm_library.h"
@@ -13,7 +14,9 @@ namespace {
 
 // Weight rows x tokens, stages, blocks a multiprocessor.
 using SmallTile = GemmTile<64, 32, 8, 2>;
+using SmallDeepTile = GemmTile<64, 32, 16, 1>;
 using NarrowTile = GemmTile<64, 128, 4, 2>;
+using NarrowDeepTile = GemmTile<64, 128, 8, 1>;
 using MiddleTile = GemmTile<128, 128, 6, 1>;
 using WideTile = GemmTile<128, 256, 4, 1>;
 
@@ -23,7 +26,8 @@ struct Product {
   void *weights;
   int64_t group_stride, column_stride, depth_stride;
   bool float_out;
-  int64_t expected_rows, expected_groups;  // rows of a group with rows, and how many such: what tiles are chosen by
+  // What tiles are chosen by: rows of a group with rows, and how many such; the most rows that one can have.
+  int64_t expected_rows, expected_groups, most_rows;
 };
 
 bool encode_weights(CUtensorMap &map, const Product &product, bool across, int tile_rows) {
@@ -96,17 +100,43 @@ cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t str
   return cudaLaunchKernelEx(&launch.config, kernel, map, p);
 }
 
+// What a product takes with a tile, in cycles of a multiprocessor, the memory's pace left out: that is the same for all.
+template <class Tile>
+double cost(const Product &product, int multiprocessors) {
+  constexpr double kRingCycles = 1800;  // from a stage's release to its next use
+  constexpr double kTileCycles = 3000;  // to write the results; half of it is about what starting takes
+  const GemmParams &p = product.params;
+  const double rows = static_cast<double>(product.expected_rows);
+  // Experts' numbers of rows vary: on average half a tile is left over.
+  const double row_tiles = p.offsets ? std::max(1.0, rows / Tile::kTokens + 0.5)
+                                     : static_cast<double>(tiles_of(product.expected_rows, Tile::kTokens));
+  const double tokens = std::min<double>(Tile::kTokens, std::ceil(rows / row_tiles / kTokenUnit) * kTokenUnit);
+  const double tiles = row_tiles * static_cast<double>(product.expected_groups * tiles_of(p.columns, Tile::kRows));
+  const double resident = std::clamp(std::ceil(tiles / multiprocessors), 1.0, double{Tile::kBlocksPerMultiprocessor});
+  const double rounds = std::ceil(tiles / (multiprocessors * resident));
+  const double step = std::max(resident * Tile::kWarpgroups * 2 * tokens, kRingCycles / Tile::kStages);
+  return rounds * (static_cast<double>(tiles_of(p.depth, kStepDepth)) * step + kTileCycles);
+}
+
+// Launches with the cheapest of the tiles; of equals the first.
+template <bool kAcross, class Out, class First, class... Others>
+cudaError_t launch_cheapest(const Product &product, int multiprocessors, cudaStream_t stream) {
+  if constexpr (sizeof...(Others) > 0) {
+    const double cheapest = std::min({cost<Others>(product, multiprocessors)...});
+    if (cheapest < cost<First>(product, multiprocessors)) {
+      return launch_cheapest<kAcross, Out, Others...>(product, multiprocessors, stream);
+    }
+  }
+  return launch<First, kAcross, Out>(product, multiprocessors, stream);
+}
+
 template <bool kAcross, class Out>
 cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t stream) {
-  auto tiles = [&](int64_t rows, int64_t tokens) {
-    return tiles_of(product.params.columns, rows) * product.expected_groups * tiles_of(product.expected_rows, tokens);
-  };
-  if (product.expected_rows <= 32 && product.params.group_rows <= 32) {
-    return launch<SmallTile, kAcross, Out>(product, multiprocessors, stream);
+  if (product.most_rows <= SmallTile::kTokens) {
+    return launch_cheapest<kAcross, Out, SmallDeepTile, SmallTile>(product, multiprocessors, stream);
   }
-  if (tiles(256, 128) >= multiprocessors) return launch<WideTile, kAcross, Out>(product, multiprocessors, stream);
-  if (tiles(128, 128) >= multiprocessors) return launch<MiddleTile, kAcross, Out>(product, multiprocessors, stream);
-  return launch<NarrowTile, kAcross, Out>(product, multiprocessors, stream);
+  return launch_cheapest<kAcross, Out, WideTile, MiddleTile, NarrowDeepTile, NarrowTile>(product, multiprocessors,
+                                                                                         stream);
 }
 
 }  // namespace
@@ -193,7 +223,7 @@ mla_status Gemm::gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor
   product.depth_stride = 1;
   product.group_stride = matrix_distance(0, product);
   product.float_out = out.dtype == MLA_F32;
-  product.expected_rows = p.group_rows;
+  product.expected_rows = product.most_rows = p.group_rows;
   product.expected_groups = 1;
   error = unsupported("mla_gemm", x, w, out, product);
   if (error.empty() && bias != nullptr && bias->dtype != MLA_BF16) error = "mla_gemm on CUDA takes a BF16 bias only";
@@ -221,7 +251,7 @@ mla_status Gemm::batched_gemm(const mla_tensor &x, const mla_tensor &w, const ml
   product.depth_stride = stride_of(w, 2, 1);
   product.group_stride = matrix_distance(w.stride[0], product);
   product.float_out = out.dtype == MLA_F32;
-  product.expected_rows = p.group_rows;
+  product.expected_rows = product.most_rows = p.group_rows;
   product.expected_groups = p.groups;
   error = unsupported("mla_batched_gemm", x, w, out, product);
   if (!error.empty()) return MLA_UNSUPPORTED;
@@ -252,6 +282,7 @@ mla_status Gemm::moe_gemm(const mla_tensor &x, const mla_tensor *rows, const mla
   product.float_out = out.dtype == MLA_F32;
   product.expected_groups = std::min<int64_t>(num_experts, p.group_rows);
   product.expected_rows = tiles_of(p.group_rows, num_experts);
+  product.most_rows = std::min(x.shape[0], out.shape[0]);  // a token goes to an expert once
   error = unsupported("mla_moe_gemm", x, weights[0], out, product);
   for (int e = 1; e < num_experts && error.empty(); ++e) {
     if (address(e) - address(e - 1) != distance || distance <= 0 ||

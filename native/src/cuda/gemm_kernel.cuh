@@ -36,7 +36,8 @@ struct GemmParams {
 constexpr int kStepDepth = 64;    // values of depth in a stage: rows of 128 bytes, swizzled
 constexpr int kBlockRows = 64;    // weight rows of a warpgroup
 constexpr int kBlockBytes = kBlockRows * 128;
-constexpr int kBandTiles = 16;    // tiles of tokens that share the weights, and the tokens, that L2 holds
+constexpr int kBandTokens = 2048;  // that pass by all weights before the next do: L2 holds them
+constexpr int kTokenUnit = 32;     // the products' numbers of tokens are multiples of it
 constexpr int kGatherThreads = 96, kGatherRows = kGatherThreads / 8;  // eight threads a row of a stage
 constexpr int kCopyThreads = kGatherThreads + 32;
 constexpr int kResultTokens = 128;  // of a block of results in shared memory
@@ -97,13 +98,16 @@ class TileWalk {
         before_ += tiles;
         continue;
       }
-      const int first_band_tile = (next_ - before_) / (kBandTiles * column_tiles_) * kBandTiles;
+      constexpr int kBand = kBandTokens / Tile::kTokens;
+      const int first_band_tile = (next_ - before_) / (kBand * column_tiles_) * kBand;
       const int in_band = next_ - before_ - first_band_tile * column_tiles_;
-      const int band = min(kBandTiles, row_tiles - first_band_tile);
-      const int row = (first_band_tile + in_band % band) * Tile::kTokens;
+      const int band = min(kBand, row_tiles - first_band_tile);
+      // Even shares of the tokens: a tile with few takes nearly as long as a full one.
+      const int share = (rows + row_tiles * kTokenUnit - 1) / (row_tiles * kTokenUnit) * kTokenUnit;
+      const int row = (first_band_tile + in_band % band) * share;
       work.group = group_;
       work.first_row = begin + row;
-      work.rows = min(Tile::kTokens, rows - row);
+      work.rows = min(share, rows - row);
       work.column = in_band / band * Tile::kRows;
       work.weights_read_once = row_tiles == 1;
       next_ += gridDim.x;
@@ -210,7 +214,8 @@ __device__ __forceinline__ void multiply(typename Tile::Smem &smem, int warpgrou
   int previous = -1;  // the stage whose products may be under way
   for (int done = 0; done < depth; done += kStepDepth) {
     const uint32_t full = sm90::smem_address(&smem.full[ring.stage]);
-    if (previous >= 0 && !__all_sync(~0u, sm90::barrier_test(full, ring.parity))) {  // nothing to overlap: release early
+    // With few tokens the memory is waited for: release the stage now. With many, the products overlap the waiting.
+    if (kCount <= 64 && previous >= 0 && !__all_sync(~0u, sm90::barrier_test(full, ring.parity))) {
       sm90::wgmma_wait<0>();
       release(previous);
       previous = -1;
@@ -303,26 +308,25 @@ __device__ __forceinline__ void multiply_and_store(typename Tile::Smem &smem, co
   store(sums, smem.results[warpgroup], p, work, column, kResultSync + warpgroup, out);
 }
 
-// The products have as many columns as the tile's tokens need, in a few sizes.
+// Picks the smallest product that holds the tile's tokens.
+template <class Tile, bool kAcross, class Out, int kTokens>
+__device__ __forceinline__ void multiply_tile(typename Tile::Smem &smem, const GemmParams &p, const TileWork &work,
+                                              int warpgroup, Ring<Tile::kStages> &ring) {
+  if constexpr (kTokens < Tile::kTokens) {
+    if (work.rows > kTokens) {
+      multiply_tile<Tile, kAcross, Out, kTokens + kTokenUnit>(smem, p, work, warpgroup, ring);
+      return;
+    }
+  }
+  multiply_and_store<Tile, kAcross, Out, kTokens>(smem, p, work, warpgroup, ring);
+}
+
 template <class Tile, bool kAcross, class Out>
 __device__ __forceinline__ void multiply_role(typename Tile::Smem &smem, const GemmParams &p, int warpgroup) {
   Ring<Tile::kStages> ring;
   TileWork work;
   for (TileWalk<Tile> walk(p, smem.offsets); walk.next(work);) {
-    if (Tile::kTokens == 32 || work.rows <= 32) {
-      multiply_and_store<Tile, kAcross, Out, 32>(smem, p, work, warpgroup, ring);
-    } else if constexpr (Tile::kTokens > 32) {
-      if (work.rows <= 64) {
-        multiply_and_store<Tile, kAcross, Out, 64>(smem, p, work, warpgroup, ring);
-      } else if (Tile::kTokens == 128 && work.rows <= 96) {
-        multiply_and_store<Tile, kAcross, Out, 96>(smem, p, work, warpgroup, ring);
-      } else if (Tile::kTokens == 128 || work.rows <= 128) {
-        multiply_and_store<Tile, kAcross, Out, 128>(smem, p, work, warpgroup, ring);
-      } else if constexpr (Tile::kTokens == 256) {
-        if (work.rows <= 192) multiply_and_store<Tile, kAcross, Out, 192>(smem, p, work, warpgroup, ring);
-        else multiply_and_store<Tile, kAcross, Out, 256>(smem, p, work, warpgroup, ring);
-      }
-    }
+    multiply_tile<Tile, kAcross, Out, kTokenUnit>(smem, p, work, warpgroup, ring);
   }
 }
 
