@@ -65,9 +65,8 @@ final class ModelRunner implements StepRunner {
         this.model = model;
         this.inputs = model.inputs();
         this.sampler = new Sampler(device, model.ops(), limits.maxSequences());
-        this.graphs = device.isCuda() && settings.gpu().graphs()
-                ? new DecodeGraphs(device, limits.maxSequences())
-                : null;
+        this.graphs =
+                device.isCuda() && settings.gpu().graphs() ? new DecodeGraphs(device, limits.maxSequences()) : null;
         this.endOfSequence = Set.copyOf(model.config().eosTokenIds());
         this.maxModelLen = limits.maxModelLen();
     }
@@ -180,8 +179,8 @@ final class ModelRunner implements StepRunner {
 
     private static boolean wantsLogprobs(List<Scheduler.Work> step) {
         return step.stream()
-                .anyMatch(work -> work.completes()
-                        && work.sequence().request.sampling().logprobs() >= 0);
+                .anyMatch(work ->
+                        work.completes() && work.sequence().request.sampling().logprobs() >= 0);
     }
 
     private void fill(List<Scheduler.Work> step) {

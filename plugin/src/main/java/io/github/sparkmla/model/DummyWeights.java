@@ -45,8 +45,7 @@ final class DummyWeights implements Weights.Source {
     @Override
     public Tensor vector(String name, long size, boolean exact) {
         Tensor vector = arena.allocate(exact ? DType.F32 : DType.BF16, size);
-        ByteBuffer values =
-                ByteBuffer.allocateDirect((int) vector.bytes()).order(ByteOrder.nativeOrder()); // zeros
+        ByteBuffer values = ByteBuffer.allocateDirect((int) vector.bytes()).order(ByteOrder.nativeOrder()); // zeros
         if (name.contains("norm")) {
             for (int i = 0; i < size; i++) {
                 values.putShort(2 * i, ONE);

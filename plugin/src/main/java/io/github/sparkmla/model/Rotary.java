@@ -21,8 +21,8 @@ final class Rotary {
         float[] frequencies = config.inverseFrequencies();
         float factor = config.ropeAttentionFactor();
         Tensor table = arena.allocate(DType.F32, positions, 2L * half);
-        ByteBuffer bytes = ByteBuffer.allocateDirect(positions * 2 * half * Float.BYTES)
-                .order(ByteOrder.nativeOrder());
+        ByteBuffer bytes =
+                ByteBuffer.allocateDirect(positions * 2 * half * Float.BYTES).order(ByteOrder.nativeOrder());
         FloatBuffer host = bytes.asFloatBuffer();
         for (int p = 0; p < positions; p++) {
             for (int i = 0; i < half; i++) {

@@ -65,8 +65,7 @@ public final class StepInputs implements AutoCloseable {
         drawPosition = staging.section(DType.I32, maxSequences);
         blockTable = staging.section(DType.I32, (long) maxSequences * maxTableWidth);
         staging.allocate();
-        draws = new Ops.Draws(
-                temperature.tensor(), topK.tensor(), topP.tensor(), seed.tensor(), drawPosition.tensor());
+        draws = new Ops.Draws(temperature.tensor(), topK.tensor(), topP.tensor(), seed.tensor(), drawPosition.tensor());
         decodeBlockTable = blockTable.tensor().reshape(maxSequences, maxTableWidth);
         decodeSeqLens = seqLens.tensor().alias();
         prefillBlockTable = decodeBlockTable.alias();

@@ -125,12 +125,9 @@ record Weights(Tensor embedding, List<Layer> layers, Tensor finalNorm, Linear lm
         String expert = prefix + "experts.";
         return new Moe(
                 linear(source, prefix + "gate", experts, hidden, false),
-                moe.hasCorrectionBias()
-                        ? source.vector(prefix + "gate.e_score_correction_bias", experts, true)
-                        : null,
-                source.experts(experts, width, hidden, e -> new String[] {
-                    expert + e + ".gate_proj.weight", expert + e + ".up_proj.weight"
-                }),
+                moe.hasCorrectionBias() ? source.vector(prefix + "gate.e_score_correction_bias", experts, true) : null,
+                source.experts(experts, width, hidden, e ->
+                        new String[] {expert + e + ".gate_proj.weight", expert + e + ".up_proj.weight"}),
                 source.experts(experts, hidden, width, e -> new String[] {expert + e + ".down_proj.weight"}),
                 moe.sharedExperts() > 0
                         ? dense(source, prefix + "shared_experts.", hidden, moe.sharedExperts() * width)

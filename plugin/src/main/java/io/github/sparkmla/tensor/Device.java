@@ -67,7 +67,8 @@ public final class Device implements AutoCloseable {
             File library = Loader.cacheResource(Mla.class, CUDA_LIBRARY);
             return library == null ? null : library.getPath();
         } catch (IOException e) {
-            throw new UncheckedIOException("cannot take the CUDA backend out of the jar into JavaCPP's cache folder", e);
+            throw new UncheckedIOException(
+                    "cannot take the CUDA backend out of the jar into JavaCPP's cache folder", e);
         }
     }
 

@@ -56,8 +56,7 @@ public final class Staging implements AutoCloseable {
      */
     public void upload(Section last, long rows) {
         long part = last.end(rows);
-        check(Mla.mla_copy_from_host_async(
-                device.context, memory.handle.data(), Mla.mla_buffer_data(host), part));
+        check(Mla.mla_copy_from_host_async(device.context, memory.handle.data(), Mla.mla_buffer_data(host), part));
     }
 
     /** Fetches everything up to the end of the first {@code rows} of {@code last}; there once the device is done. */
