@@ -56,7 +56,7 @@ Options parse(int argc, char **argv) {
 std::vector<Case> all_cases(const Options &options) {
   std::vector<Case> cases;
   for (auto part : {dense_cases, attention_cases, moe_cases, token_cases, invariance_cases, argument_cases,
-                    memory_cases, stream_cases, model_cases, cuda_benchmarks}) {
+                    memory_cases, stream_cases, pack_cases, model_cases, cuda_benchmarks}) {
     if (part == cuda_benchmarks && !(options.bench && options.device == "cuda")) {
       continue;
     }
