@@ -7,6 +7,9 @@
 #include "ops.h"
 #include "vocabulary.cuh"
 
+#ifndef VARIANT
+#define VARIANT 2
+#endif
 namespace mla::cuda {
 namespace {
 
@@ -76,6 +79,8 @@ __global__ void __launch_bounds__(kVocabularyThreads, 3) scan_kernel(Sample p) {
 
 constexpr int kBins = 2048;
 constexpr int kBinsOfThread = kBins / kVocabularyThreads;
+constexpr int kBinsOfBlock = kBins / kVocabularyCluster;
+static_assert(kBinsOfThread == 4 && kBinsOfBlock <= kVocabularyThreads, "how bins are summed");
 constexpr float kBinsPerUnit = 64;  // of the scaled logits: 32 units below the largest, all but nothing is left
 constexpr int kCandidates = 1024;   // values of one bin that are compared one with another
 constexpr int kSegments = kVocabularyCluster * kVocabularyWarps;
@@ -83,6 +88,7 @@ constexpr int kSegments = kVocabularyCluster * kVocabularyWarps;
 // What the blocks of a cluster tell each other, and what a block works in.
 struct DrawShared {
   uint32_t low[kBins], high[kBins];  // a histogram of 64-bit sums, in halves: shared memory adds 32 bits at once
+  alignas(16) uint64_t sums[kBinsOfBlock];  // of this block's share of the bins, of all blocks' histograms
   float bin_values[kCandidates];     // of this block's slice, in the bin that was found
   int bin_count;                     // may be more than there is room for
   uint32_t candidate_keys[kCandidates];  // the same of the whole row
@@ -179,17 +185,24 @@ __device__ uint32_t search_buckets(const Row &row, DrawShared &shared, Cut &cut,
     }
   });
   cluster.sync();
-  const int first = static_cast<int>(threadIdx.x) * kBinsOfThread;
-  uint64_t sums[kBinsOfThread] = {};
-#pragma unroll 2
-  for (int b = 0; b < kVocabularyCluster; b++) {
-    const uint4 low = *reinterpret_cast<const uint4 *>(cluster.map_shared_rank(shared.low + first, b));
-    const uint4 high = *reinterpret_cast<const uint4 *>(cluster.map_shared_rank(shared.high + first, b));
-    sums[0] += static_cast<uint64_t>(high.x) << 32 | low.x;
-    sums[1] += static_cast<uint64_t>(high.y) << 32 | low.y;
-    sums[2] += static_cast<uint64_t>(high.z) << 32 | low.z;
-    sums[3] += static_cast<uint64_t>(high.w) << 32 | low.w;
+  // Every block adds up its share of the bins for all.
+  if (threadIdx.x < kBinsOfBlock) {
+    const int bin = static_cast<int>(cluster.block_rank()) * kBinsOfBlock + static_cast<int>(threadIdx.x);
+    uint64_t sum = 0;
+#pragma unroll
+    for (int b = 0; b < kVocabularyCluster; b++) {
+      sum += static_cast<uint64_t>(*cluster.map_shared_rank(shared.high + bin, b)) << 32;
+      sum += *cluster.map_shared_rank(shared.low + bin, b);
+    }
+    shared.sums[threadIdx.x] = sum;
   }
+  cluster.sync();
+  const int first = static_cast<int>(threadIdx.x) * kBinsOfThread;
+  const auto *part = reinterpret_cast<const ulonglong2 *>(
+      cluster.map_shared_rank(shared.sums + first % kBinsOfBlock, first / kBinsOfBlock));
+  const ulonglong2 left = part[0];
+  const ulonglong2 right = part[1];
+  const uint64_t sums[kBinsOfThread] = {left.x, left.y, right.x, right.y};
   uint64_t total = 0;
   uint64_t before = cut.above + block_prefix(sums[0] + sums[1] + sums[2] + sums[3], shared.scratch, &total);
   cut.target = target_of(total);
@@ -444,7 +457,7 @@ __device__ __forceinline__ float uniform(int64_t seed, int32_t position) {
 }
 
 // Rows with a temperature, which scan_kernel has left their largest logit's id. A row a cluster, then the next.
-__global__ void __launch_bounds__(kVocabularyThreads, 2) draw_kernel(Sample p) {
+__global__ void __launch_bounds__(kVocabularyThreads, VARIANT) draw_kernel(Sample p) {
   extern __shared__ float values[];  // the slice, divided by the temperature
   __shared__ DrawShared shared;
   begin_kernel();
@@ -492,11 +505,17 @@ void sample(const Device &device, const mla_sample_args &args) {
     blocks *= 2;
   }
   launch(device, "mla_sample", {static_cast<int64_t>(p.batch) * blocks, kVocabularyThreads, 0, blocks}, scan_kernel, p);
-  const int64_t clusters = std::min(p.batch, std::max(1, 2 * device.multiprocessors / kVocabularyCluster));
-  launch(device, "mla_sample",
-         {clusters * kVocabularyCluster, kVocabularyThreads,
-          slice_length(p.vocabulary, kVocabularyCluster) * static_cast<int64_t>(sizeof(float)), kVocabularyCluster},
-         draw_kernel, p);
+  Shape shape = {kVocabularyCluster, kVocabularyThreads,
+                 slice_length(p.vocabulary, kVocabularyCluster) * static_cast<int64_t>(sizeof(float)),
+                 kVocabularyCluster};
+  static thread_local int64_t known_bytes = -1;  // what is asked below takes longer than the launch
+  static thread_local int known_clusters = 0;
+  if (known_bytes != shape.shared_bytes) {
+    known_clusters = resident_clusters("mla_sample", shape, draw_kernel);
+    known_bytes = shape.shared_bytes;
+  }
+  shape.blocks *= std::min(p.batch, std::max(1, known_clusters));
+  launch(device, "mla_sample", shape, draw_kernel, p);
 }
 
 }  // namespace mla::cuda
