@@ -51,7 +51,7 @@ class ChaosIT {
     }
 
     @TempDir
-    private Path temp;
+    private static Path temp;
 
     private SparkSession spark;
     private List<Row> undisturbed;

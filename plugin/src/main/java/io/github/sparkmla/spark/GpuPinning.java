@@ -89,13 +89,13 @@ final class GpuPinning {
             return;
         }
         if (gpu < 0 && !local) {
-            throw new IllegalStateException(
+            throw new IllegalArgumentException(
                     "spark.mla.device is cuda, but Spark gave this executor no GPU: set %s=1 and %s"
                             .formatted(AMOUNT, SCRIPT));
         }
         try {
             requireRoom(conf, Math.max(gpu, 0), open(conf, Math.max(gpu, 0), probe));
-        } catch (IllegalStateException e) {
+        } catch (IllegalArgumentException e) {
             if (explicit) {
                 throw e;
             }
@@ -107,7 +107,7 @@ final class GpuPinning {
         try {
             return probe.apply(ordinal);
         } catch (RuntimeException e) {
-            throw new IllegalStateException(
+            throw new IllegalArgumentException(
                     ("spark.mla.device is %s, but GPU %d cannot be used: %s. Give executors Hopper GPUs with a driver for"
                                     + " CUDA 12 or later (conf/getGpusResources.sh lists them), or set"
                                     + " spark.mla.device=cpu")
@@ -119,7 +119,7 @@ final class GpuPinning {
     private static void requireRoom(MlaConf conf, int ordinal, GpuProbe found) {
         long needed = LEAST_FREE + conf.engineSettings(ordinal).kvBytes();
         if (found.freeBytes() < needed) {
-            throw new IllegalStateException(
+            throw new IllegalArgumentException(
                     ("GPU %d (%s) has %d MiB free, and an engine needs more than %d even without a"
                                     + " model's weights: end what else runs on it, lower spark.mla.kv.memory, or raise"
                                     + " spark.rapids.memory.gpu.reserve where the RAPIDS Accelerator has taken the rest")

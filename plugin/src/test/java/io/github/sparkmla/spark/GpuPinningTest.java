@@ -40,7 +40,7 @@ class GpuPinningTest {
     }
 
     private static String refusal(MlaConf conf, int gpu, boolean local, IntFunction<GpuProbe> probe) {
-        return assertThrows(IllegalStateException.class, () -> GpuPinning.checkExecutor(conf, gpu, local, probe))
+        return assertThrows(IllegalArgumentException.class, () -> GpuPinning.checkExecutor(conf, gpu, local, probe))
                 .getMessage();
     }
 
