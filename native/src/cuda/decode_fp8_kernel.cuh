@@ -1,11 +1,12 @@
 // Split-KV attention over a cache of FP8 latents, for few query rows. docs/kernels.md has the arithmetic.
 //
 // A thread block owns 16 or 32 query rows and walks the keys of its part of the plan, 64 at a time. Warps, by role:
-//   score   four, each 16 of the 64 keys: S = Q K^T by mma.sync, the softmax, P times the keys' scales -> shared memory
+//   score   eight. S = Q K^T by mma.sync: each over a quarter of the key dimensions, whose queries stay in its registers, for
+//           half of the keys. Then, each for eight keys, the softmax, and P times the keys' scales -> shared memory
 //   value   eight, each 64 columns of O += P V
 //   copy    one, feeds a ring of 41 KB slots: cached tokens are contiguous, so a slot is two bulk copies
-// The latents go from the ring into registers as bytes and become BF16 operands there by shifts and masks. What that leaves
-// out, a factor of 2^-120 and the scales, goes into Q, S and P. Nothing dequantised is ever stored.
+// The latents go from the ring into registers as bytes and become BF16 or F16 operands there by shifts and masks. What that
+// leaves out, a power of two and the scales, goes into Q, S and P. Nothing dequantised is ever stored.
 #pragma once
 
 #include "decode_common.cuh"
@@ -18,20 +19,25 @@ namespace mla::cuda {
 
 constexpr int kFp8SlotTokens = 2 * kStepTokens;
 constexpr int kFp8StepBytes = kStepTokens * kFp8TokenBytes;
-constexpr int kFp8ScalesAt = kValueDim;       // bytes into a token
+constexpr int kFp8ScalesAt = kValueDim;  // bytes into a token
 constexpr int kFp8RopeAt = kValueDim + 4 * 4;
-constexpr int kFp8Groups = 4;                 // of 128 values with one scale
-constexpr int kFp8Slices = kHeadDim / 16;     // of 16 key dimensions: one product's
-constexpr int kFp8ScoreWarps = 4, kFp8ValueWarps = 8;
-constexpr int kFp8KeysOfWarp = kFp8SlotTokens / kFp8ScoreWarps;
+constexpr int kFp8Groups = 4;                // of 128 values with one scale
+constexpr int kFp8Slices = 128 / 16;         // of a group: 16 dimensions are one product's
+constexpr int kFp8KeyTiles = kFp8SlotTokens / 8;  // eight keys are one product's
+constexpr int kFp8ScoreWarps = 8, kFp8ValueWarps = 8;
 constexpr int kFp8ColumnsOfWarp = kValueDim / kFp8ValueWarps;
-constexpr int kFp8Threads = 512;  // of the fourth warpgroup only one warp, for the copies
-static_assert(kFp8KeysOfWarp == 16, "P of a score warp is one operand of O += P V");
+constexpr int kFp8Threads = 640;  // of the last warpgroup only one warp, for the copies
+static_assert(kFp8ScoreWarps == 2 * kFp8Groups && kFp8ScoreWarps == kFp8KeyTiles, "a group and half of the keys a warp");
 static_assert(kFp8StepBytes % 16 == 0 && kFp8RopeAt + 2 * (kHeadDim - kValueDim) == kFp8TokenBytes, "layout of a token");
 
-// 2^100 in Q and in P, 2^20 in S and in O together undo the 2^-120 of the operands made from e4m3.
-constexpr float kOperandShift = 0x1p100f, kResultShift = 0x1p20f;
-static_assert(kOperandShift * kResultShift * sm90::kE4m3Shift == 1.0f);
+// Q and S carry what the latent's BF16 operands lack.
+constexpr float kQueryShift = 0x1p100f, kScoreShift = 0x1p20f;
+static_assert(kQueryShift * kScoreShift * sm90::kE4m3InBf16 == 1.0f);
+// P times scale is at most 2^8 (see kSlack) in units of the running maximum, and F16 has room for 2^15.
+constexpr float kWeightShift = 0x1p7f;
+constexpr float kOutputShift = 1.0f / (kWeightShift * sm90::kE4m3InF16);
+constexpr float kSlack = 8.0f;  // the running maximum moves only when it has grown by 2^8
+constexpr float kLeastScale = 0x1p-60f;
 
 // kTiles: 16-row tiles of the block.
 template <int kTiles>
@@ -39,11 +45,11 @@ struct Fp8Smem {
   static constexpr int kRows = kTiles * 16;
   static constexpr int kRing = kTiles == 1 ? 4 : 3;
   uint8_t ring[kRing][kFp8SlotTokens * kFp8TokenBytes];
-  uint4 queries[kFp8Slices][kTiles][32];                        // as the lanes of a warp hold them for a product
-  uint4 weights[kSlots][kFp8Groups][kFp8ScoreWarps][kTiles][32];  // P times the scales of a group, the same way
+  float4 parts[kFp8Groups][kFp8KeyTiles][kTiles][32];           // S of each group, as the lanes of a warp hold it
+  uint2 weights[kSlots][kFp8Groups][kFp8KeyTiles][kTiles][32];  // P times the scales of a group, the same way
   float rescale[kSlots][kRows];
   int must_rescale[kSlots];
-  float top[2][kFp8ScoreWarps][kRows];  // largest scores of the warps' keys
+  float top[2][kFp8ScoreWarps][kRows];  // largest of the warps' keys
   float sums[kFp8ScoreWarps][kRows];
   float inverse_sum[kRows];
   PlanPart part;
@@ -98,42 +104,53 @@ __device__ __forceinline__ void fp8_copy_role(Fp8Smem<kTiles> &smem, const Fp8Pa
 
 // ---- score ------------------------------------------------------------------------------------------------------------
 
-constexpr uint32_t kFp8ScoreSync = 1;
+constexpr uint32_t kFp8HalfSync = 1, kFp8ScoreSync = 3;  // ids of the barriers of each half and of all score warps
 
-// The queries of the next sequence, as the operands of the products: of each slice of 16 dimensions lane 4 g + c holds the
-// four that KeyBytes has of a key, for rows g and g + 8. The latent's e4m3 operands lack a factor.
+// Where lane 4 g + c finds its bytes of a key, in an order in which lanes that read together use different banks; the queries
+// follow it. Of a latent group 32 contiguous bytes, four for each slice:
+__device__ __forceinline__ int latent_byte(int group) { return group * 128 + threadIdx.x % 4 * 32; }
+// Of the rope part 8 bytes, four values, for one slice of each group's warp:
+__device__ __forceinline__ int rope_byte(int group) {
+  const int c = threadIdx.x % 4;
+  return kFp8RopeAt + group * 16 + c % 2 * 8 + c / 2 * 64;
+}
+
+// A score warp's queries as operands of its products: its group's slices, then one slice of the rope part.
 template <int kTiles>
-__device__ __forceinline__ void fp8_load_queries(Fp8Smem<kTiles> &smem, const Fp8Params &p, int seq, int first_row) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  sm90::warpgroup_sync(kFp8ScoreSync);  // all are done with the queries before
+using Fp8Queries = uint4[kFp8Slices + 1][kTiles];
+
+template <int kTiles>
+__device__ __forceinline__ void fp8_load_queries(Fp8Queries<kTiles> &q, const Fp8Params &p, int seq, int first_row, int group) {
+  const int lane = threadIdx.x % 32;
   auto shifted = [](uint32_t pair) {
     const float2 v = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162 *>(&pair));
-    return sm90::pack_bf16(v.x * kOperandShift, v.y * kOperandShift);
+    return sm90::pack_bf16(v.x * kQueryShift, v.y * kQueryShift);
   };
-#pragma unroll 3
-  for (int slice = warp; slice < kFp8Slices; slice += kFp8ScoreWarps) {
-    const bool latent = slice < kValueDim / 16;
-    const int dim = latent ? slice / 8 * 128 + lane % 4 * 32 + slice % 8 * 4
-                           : kValueDim + lane % 4 * 16 + (slice - kValueDim / 16) * 4;
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      uint2 v[2];  // dimensions dim .. dim + 3 of two rows
+  for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const int row = first_row + tile * 16 + lane / 4 + 8 * r;
-        v[r] = make_uint2(0, 0);
-        if (row < p.decode.rows) {
-          v[r] = *reinterpret_cast<const uint2 *>(p.q + seq * p.q_batch_stride + row * p.q_row_stride + dim);
+    for (int r = 0; r < 2; ++r) {
+      const int row = first_row + tile * 16 + lane / 4 + 8 * r;
+      const bool valid = row < p.decode.rows;
+      const __nv_bfloat16 *source = p.q + seq * p.q_batch_stride + (valid ? row : 0) * p.q_row_stride;
+#pragma unroll
+      for (int slice = 0; slice <= kFp8Slices; ++slice) {
+        const int dim = slice < kFp8Slices ? latent_byte(group) + slice * 4 : kValueDim + (rope_byte(group) - kFp8RopeAt) / 2;
+        uint2 v = *reinterpret_cast<const uint2 *>(source + dim);  // four dimensions
+        if (slice < kFp8Slices) {  // bytes 1 and 3 of a word are one operand, 0 and 2 the other
+          const uint32_t odd = __byte_perm(v.x, v.y, 0x7632), even = __byte_perm(v.x, v.y, 0x5410);
+          v = make_uint2(shifted(odd), shifted(even));
         }
-        if (latent) {  // bytes 1 and 3 of a word first, then 0 and 2, as upper_e4m3 and lower_e4m3 take them
-          const uint32_t odd = __byte_perm(v[r].x, v[r].y, 0x7632), even = __byte_perm(v[r].x, v[r].y, 0x5410);
-          v[r] = make_uint2(shifted(odd), shifted(even));
+        if (r == 0) {
+          q[slice][tile].x = valid ? v.x : 0;
+          q[slice][tile].z = valid ? v.y : 0;
+        } else {
+          q[slice][tile].y = valid ? v.x : 0;
+          q[slice][tile].w = valid ? v.y : 0;
         }
       }
-      smem.queries[slice][tile][lane] = make_uint4(v[0].x, v[1].x, v[0].y, v[1].y);
     }
   }
-  sm90::warpgroup_sync(kFp8ScoreSync);
 }
 
 // 32 bytes of a token in shared memory.
@@ -145,231 +162,224 @@ struct KeyBytes {
   }
 };
 
-// What a score warp computes for its 16 keys, as two products of 8: s[half][tile] in the layout of mma_m16n8k16.
+// One group's part of S for four tiles of keys, from `keys` on, to `parts`.
 template <int kTiles>
-using Fp8Scores = float[2][kTiles][4];
-
-// Raw scores. scales[half][j] are those of key 2 c + j of a half, c = lane % 4, times 2^20.
-template <int kTiles>
-__device__ __forceinline__ void fp8_scores(const Fp8Smem<kTiles> &smem, const uint8_t *keys, const float4 (&scales)[2][2],
-                                           Fp8Scores<kTiles> &s) {
+__device__ __forceinline__ void fp8_score_parts(const uint8_t *keys, const Fp8Queries<kTiles> &q, int group,
+                                                float4 (*parts)[kTiles][32]) {
+  constexpr int kAtOnce = 2;  // tiles of keys: independent chains of products
   const int lane = threadIdx.x % 32;
-  // Lane 4 g + c holds 32 bytes of key g: in this order eight lanes read 16 bytes each from different banks.
-  const uint8_t *mine = keys + lane / 4 * kFp8TokenBytes + lane % 4 * 32;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
+  for (int first = 0; first < kFp8KeyTiles / 2; first += kAtOnce) {
+    const uint8_t *mine = keys + (first * 8 + lane / 4) * kFp8TokenBytes;
+    const uint8_t *scales = keys + (first * 8 + lane % 4 * 2) * kFp8TokenBytes + kFp8ScalesAt + group * 4;
+    const KeyBytes latent[kAtOnce] = {KeyBytes(mine + latent_byte(group)),
+                                      KeyBytes(mine + 8 * kFp8TokenBytes + latent_byte(group))};
+    float s[kAtOnce][kTiles][4] = {};
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
+    for (int slice = 0; slice < kFp8Slices; ++slice) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) s[half][tile][i] = 0.0f;
-    }
-  }
-  const KeyBytes rope[2] = {KeyBytes(mine + kFp8RopeAt), KeyBytes(mine + 8 * kFp8TokenBytes + kFp8RopeAt)};
+      for (int i = 0; i < kAtOnce; ++i) {
+        const uint32_t word = latent[i].words[slice];
+        const uint32_t odd = sm90::upper_e4m3_bf16(word), even = sm90::lower_e4m3_bf16(word);
 #pragma unroll
-  for (int j = 0; j < 4; ++j) {
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      const uint4 q = smem.queries[kValueDim / 16 + j][tile][lane];
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        sm90::mma_m16n8k16(s[half][tile], q, rope[half].words[2 * j], rope[half].words[2 * j + 1]);
+        for (int tile = 0; tile < kTiles; ++tile) sm90::mma_bf16(s[i][tile], q[slice][tile], odd, even);
       }
     }
-  }
 #pragma unroll
-  for (int group = 0; group < kFp8Groups; ++group) {
-    const KeyBytes latent[2] = {KeyBytes(mine + group * 128), KeyBytes(mine + 8 * kFp8TokenBytes + group * 128)};
-    Fp8Scores<kTiles> part = {};
+    for (int i = 0; i < kAtOnce; ++i) {
+      const uint2 rope = *reinterpret_cast<const uint2 *>(mine + i * 8 * kFp8TokenBytes + rope_byte(group));
+      float scale[2];
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      uint32_t odd[2], even[2];
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        odd[half] = sm90::upper_e4m3(latent[half].words[j]);
-        even[half] = sm90::lower_e4m3(latent[half].words[j]);
+      for (int j = 0; j < 2; ++j) {
+        scale[j] = *reinterpret_cast<const float *>(scales + (i * 8 + j) * kFp8TokenBytes) * kScoreShift;
       }
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
-        const uint4 q = smem.queries[group * 8 + j][tile][lane];
+        float(&v)[4] = s[i][tile];
 #pragma unroll
-        for (int half = 0; half < 2; ++half) sm90::mma_m16n8k16(part[half][tile], q, odd[half], even[half]);
-      }
-    }
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          s[half][tile][i] = fmaf(part[half][tile][i], reinterpret_cast<const float *>(&scales[half][i % 2])[group],
-                                  s[half][tile][i]);
-        }
+        for (int k = 0; k < 4; ++k) v[k] *= scale[k % 2];
+        sm90::mma_bf16(v, q[kFp8Slices][tile], rope.x, rope.y);
+        parts[first + i][tile][lane] = make_float4(v[0], v[1], v[2], v[3]);
       }
     }
   }
 }
 
+// The softmax of a score warp's eight keys of a slot, of which each thread has two for each of its rows, g and g + 8 of every
+// tile. The weights that enter F16 operands are P times a scale, so the running maximum is that of score times scale: of
+// log2(P) + log2(the key's largest scale).
 template <int kTiles>
-__device__ __forceinline__ void fp8_score_role(Fp8Smem<kTiles> &smem, const Fp8Params &params, int first_row) {
-  using Smem = Fp8Smem<kTiles>;
-  const DecodeParams &p = params.decode;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  RingPosition<Smem::kRing> ring;
-  RingPosition<kSlots> slots;
-  uint32_t sum_parity = 0;
-  int exchange = 0;
-  const float slack = 8.0f / p.scale_log2;  // the maximum moves only when it has grown by 2^8
+struct Fp8Softmax {
+  float max[kTiles][2], sum[kTiles][2];  // the sum is over this thread's keys only
+  float4 scales[2];                      // of the two keys; 0 where there is none
+  float largest[2];                      // log2 of the largest of each
 
-  for (ShareWalk walk(smem.part, p); !walk.done();) {
-    const Share share = walk.take();
-    float max[kTiles][2], sum[kTiles][2];  // of rows g and g + 8; the sum over this thread's keys only
-    int seen[kTiles][2];
+  __device__ void start() {
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         max[tile][r] = -INFINITY;
         sum[tile][r] = 0.0f;
-        const int row = first_row + tile * 16 + lane / 4 + 8 * r;
-        seen[tile][r] = share.length - ::max(p.s_q - 1 - row / p.heads, 0);
       }
     }
-    if (!share.empty()) fp8_load_queries(smem, params, share.seq, first_row);
+  }
+  // `used` of the keys from `key` on are there; what follows may be anything, NaN too: 0 x NaN must not reach O.
+  __device__ void load_scales(const uint8_t *key, int used) {
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const float4 v = *reinterpret_cast<const float4 *>(key + j * kFp8TokenBytes + kFp8ScalesAt);
+      scales[j] = j < used ? v : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+      largest[j] = sm90::log2_approx(fmaxf(fmaxf(fmaxf(scales[j].x, scales[j].y), fmaxf(scales[j].z, scales[j].w)),
+                                           kLeastScale));
+    }
+  }
+};
 
-    for (int step = share.first_step; step < share.end_step; step += 2) {
-      const int first_key = step * kStepTokens + warp * kFp8KeysOfWarp + lane % 4 * 2;
-      const int end_key = min(share.end_step * kStepTokens, share.length);
-      const uint8_t *keys = smem.ring[ring.place] + warp * kFp8KeysOfWarp * kFp8TokenBytes;
-      sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
-      float4 scales[2][2];
+// Hands 1 / sum to the value warps and writes the log-sum-exp of a finished share.
+template <int kTiles>
+__device__ __forceinline__ void fp8_publish_sums(Fp8Smem<kTiles> &smem, const DecodeParams &p, const Share &share,
+                                                 int first_row, const Fp8Softmax<kTiles> &softmax, uint32_t sum_parity) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  sm90::barrier_wait(sm90::smem_address(&smem.sum_empty), sum_parity ^ 1);
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
+  for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          float4 v = *reinterpret_cast<const float4 *>(keys + (half * 8 + lane % 4 * 2 + j) * kFp8TokenBytes + kFp8ScalesAt);
-          // A key that is not one may have any scale, NaN too: 0 x NaN must not reach O.
-          const float factor = kResultShift;
-          const bool used = first_key + half * 8 + j < end_key;
-          scales[half][j] = used ? make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor)
-                                 : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    for (int r = 0; r < 2; ++r) {
+      float sum = softmax.sum[tile][r];
+      sum += __shfl_xor_sync(~0u, sum, 1);
+      sum += __shfl_xor_sync(~0u, sum, 2);
+      if (lane % 4 == 0) smem.sums[warp][tile * 16 + lane / 4 + 8 * r] = sum;
+    }
+  }
+  sm90::named_sync<kFp8ScoreWarps * 32>(kFp8ScoreSync);
+  if (warp == 0 && lane % 4 == 0) {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int row = tile * 16 + lane / 4 + 8 * r, query_row = first_row + row;
+        float total = 0.0f;
+#pragma unroll
+        for (int w = 0; w < kFp8ScoreWarps; ++w) total += smem.sums[w][row];
+        smem.inverse_sum[row] = total > 0.0f ? 1.0f / total : 0.0f;
+        if (query_row >= p.rows) continue;
+        const float lse2 = total > 0.0f ? softmax.max[tile][r] + log2f(total) : -INFINITY;
+        if (share.whole()) {
+          p.lse[lse_place(p, share.seq, query_row)] = natural_lse(lse2);
+        } else {
+          p.partial_lse[static_cast<int64_t>(share.slot(p)) * p.rows + query_row] = lse2;
         }
       }
-      Fp8Scores<kTiles> s;
-      fp8_scores(smem, keys, scales, s);
+    }
+  }
+  sm90::barrier_arrive(sm90::smem_address(&smem.sum_full));
+}
+
+template <int kTiles>
+__device__ __forceinline__ void fp8_score_role(Fp8Smem<kTiles> &smem, const Fp8Params &params, int first_row) {
+  using Smem = Fp8Smem<kTiles>;
+  const DecodeParams &p = params.decode;
+  const int lane = threadIdx.x % 32, warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
+  const int group = warp % kFp8Groups, half = warp / kFp8Groups;  // of the first part of the work; of the second tile `warp`
+  RingPosition<Smem::kRing> ring;
+  RingPosition<kSlots> slots;
+  uint32_t sum_parity = 0;
+  int exchange = 0;
+  Fp8Queries<kTiles> q;
+  Fp8Softmax<kTiles> softmax;
+  auto row_of = [&](int tile, int r) { return tile * 16 + lane / 4 + 8 * r; };
+
+  for (ShareWalk walk(smem.part, p); !walk.done();) {
+    const Share share = walk.take();
+    softmax.start();
+    if (!share.empty()) fp8_load_queries<kTiles>(q, params, share.seq, first_row, group);
+
+    for (int step = share.first_step; step < share.end_step; step += 2) {
+      const uint8_t *slot = smem.ring[ring.place];
+      sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
+      fp8_score_parts<kTiles>(slot + half * kStepTokens * kFp8TokenBytes, q, group,
+                              smem.parts[group] + half * (kFp8KeyTiles / 2));
+      const int first_key = warp * 8 + lane % 4 * 2;
+      const int used = min(share.end_step * kStepTokens, share.length) - step * kStepTokens - first_key;
+      softmax.load_scales(slot + first_key * kFp8TokenBytes, used);
       __syncwarp();
       if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.empty[ring.place]));
       ring.next();
+      sm90::named_sync<kFp8Groups * 32>(kFp8HalfSync + half);
 
-      // The largest score of each row over all four warps' keys.
+      float s[kTiles][4];  // log2 of P, but for the maximum
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
+        float4 v[kFp8Groups];
+#pragma unroll
+        for (int g = 0; g < kFp8Groups; ++g) v[g] = smem.parts[g][warp][tile][lane];
+        s[tile][0] = v[0].x + v[1].x + v[2].x + v[3].x;
+        s[tile][1] = v[0].y + v[1].y + v[2].y + v[3].y;
+        s[tile][2] = v[0].z + v[1].z + v[2].z + v[3].z;
+        s[tile][3] = v[0].w + v[1].w + v[2].w + v[3].w;
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-          const int end = min(seen[tile][r], end_key) - first_key;
+          const int hidden = ::max(p.s_q - 1 - (first_row + row_of(tile, r)) / p.heads, 0);  // keys of later queries
+          const int seen = min(used, share.length - hidden - step * kStepTokens - first_key);
           float top = -INFINITY;
 #pragma unroll
-          for (int half = 0; half < 2; ++half) {
-#pragma unroll
-            for (int j = 0; j < 2; ++j) {
-              float &value = s[half][tile][r * 2 + j];
-              if (half * 8 + j >= end) value = -INFINITY;
-              top = fmaxf(top, value);
-            }
+          for (int j = 0; j < 2; ++j) {
+            float &value = s[tile][r * 2 + j];
+            value = j < seen ? value * p.scale_log2 : -INFINITY;
+            top = fmaxf(top, value + softmax.largest[j]);
           }
           top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
           top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-          if (lane % 4 == 0) smem.top[exchange][warp][tile * 16 + lane / 4 + 8 * r] = top;
+          if (lane % 4 == 0) smem.top[exchange][warp][row_of(tile, r)] = top;
         }
       }
-      sm90::warpgroup_sync(kFp8ScoreSync);
+      sm90::named_sync<kFp8ScoreWarps * 32>(kFp8ScoreSync);
       sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slots.place]), slots.parity ^ 1);
       bool moved = false;
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-          const int row = tile * 16 + lane / 4 + 8 * r;
-          float top = smem.top[exchange][0][row];
+          float &max = softmax.max[tile][r];
+          float top = -INFINITY;
 #pragma unroll
-          for (int w = 1; w < kFp8ScoreWarps; ++w) top = fmaxf(top, smem.top[exchange][w][row]);
-          const bool grown = top > max[tile][r] + slack;
-          const float rescale = grown ? sm90::exp2_approx((max[tile][r] - top) * p.scale_log2) : 1.0f;
-          max[tile][r] = grown ? top : max[tile][r];
-          sum[tile][r] *= rescale;
-          if (warp == 0 && lane % 4 == 0) smem.rescale[slots.place][row] = rescale;
+          for (int w = 0; w < kFp8ScoreWarps; ++w) top = fmaxf(top, smem.top[exchange][w][row_of(tile, r)]);
+          const bool grown = top > max + kSlack;
+          const float rescale = grown ? sm90::exp2_approx(max - top) : 1.0f;
+          max = grown ? top : max;
+          softmax.sum[tile][r] *= rescale;
+          if (warp == 0 && lane % 4 == 0) smem.rescale[slots.place][row_of(tile, r)] = rescale;
           moved = moved || grown;
-          const float offset = max[tile][r] == -INFINITY ? 0.0f : -max[tile][r] * p.scale_log2;
+          const float offset = max == -INFINITY ? 0.0f : max;
 #pragma unroll
-          for (int half = 0; half < 2; ++half) {
-#pragma unroll
-            for (int j = 0; j < 2; ++j) {
-              float &value = s[half][tile][r * 2 + j];
-              value = sm90::exp2_approx(fmaf(value, p.scale_log2, offset));
-              sum[tile][r] += value;
-            }
+          for (int j = 0; j < 2; ++j) {
+            float &value = s[tile][r * 2 + j];
+            value = sm90::exp2_approx(value - offset);
+            softmax.sum[tile][r] += value;
           }
         }
       }
       moved = __any_sync(~0u, moved);
       if (warp == 0 && lane == 0) smem.must_rescale[slots.place] = moved;
       exchange ^= 1;
-
-      const float factor = kOperandShift / kResultShift;  // scales hold the latter already
 #pragma unroll
-      for (int group = 0; group < kFp8Groups; ++group) {
+      for (int g = 0; g < kFp8Groups; ++g) {
+        float scale[2];
+#pragma unroll
+        for (int j = 0; j < 2; ++j) scale[j] = reinterpret_cast<const float *>(&softmax.scales[j])[g] * kWeightShift;
 #pragma unroll
         for (int tile = 0; tile < kTiles; ++tile) {
-          uint32_t a[4];
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-#pragma unroll
-            for (int r = 0; r < 2; ++r) {
-              const float *v = &s[half][tile][r * 2];
-              auto scale = [&](int j) { return reinterpret_cast<const float *>(&scales[half][j])[group] * factor; };
-              a[half * 2 + r] = sm90::pack_bf16(v[0] * scale(0), v[1] * scale(1));
-            }
-          }
-          smem.weights[slots.place][group][warp][tile][lane] = make_uint4(a[0], a[1], a[2], a[3]);
+          smem.weights[slots.place][g][warp][tile][lane] =
+              make_uint2(sm90::pack_f16(s[tile][0] * scale[0], s[tile][1] * scale[1]),
+                         sm90::pack_f16(s[tile][2] * scale[0], s[tile][3] * scale[1]));
         }
       }
       sm90::barrier_arrive(sm90::smem_address(&smem.p_full[slots.place]));
       slots.next();
     }
-
-    // 1 / sum for the value warps, and the log-sum-exp.
-    sm90::barrier_wait(sm90::smem_address(&smem.sum_empty), sum_parity ^ 1);
+    fp8_publish_sums(smem, p, share, first_row, softmax, sum_parity);
     sum_parity ^= 1;
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        sum[tile][r] += __shfl_xor_sync(~0u, sum[tile][r], 1);
-        sum[tile][r] += __shfl_xor_sync(~0u, sum[tile][r], 2);
-        if (lane % 4 == 0) smem.sums[warp][tile * 16 + lane / 4 + 8 * r] = sum[tile][r];
-      }
-    }
-    sm90::warpgroup_sync(kFp8ScoreSync);
-    if (warp == 0 && lane % 4 == 0) {
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const int row = tile * 16 + lane / 4 + 8 * r, query_row = first_row + row;
-          float total = 0.0f;
-#pragma unroll
-          for (int w = 0; w < kFp8ScoreWarps; ++w) total += smem.sums[w][row];
-          smem.inverse_sum[row] = total > 0.0f ? 1.0f / total : 0.0f;
-          if (query_row >= p.rows) continue;
-          const float lse2 = total > 0.0f ? max[tile][r] * p.scale_log2 + log2f(total) : -INFINITY;
-          if (share.whole()) {
-            p.lse[lse_place(p, share.seq, query_row)] = natural_lse(lse2);
-          } else {
-            p.partial_lse[static_cast<int64_t>(share.slot(p)) * p.rows + query_row] = lse2;
-          }
-        }
-      }
-    }
-    sm90::barrier_arrive(sm90::smem_address(&smem.sum_full));
   }
 }
 
@@ -385,19 +395,22 @@ __device__ __forceinline__ void fp8_add_values(const Fp8Smem<kTiles> &smem, cons
                                                Fp8Output<kTiles> &o) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
-  for (int k = 0; k < kFp8ScoreWarps; ++k) {
+  for (int k = 0; k < kFp8KeyTiles; k += 2) {
     uint4 a[kTiles];
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) a[tile] = smem.weights[slot][group][k][tile][lane];
-    const uint8_t *source = columns + (k * kFp8KeysOfWarp + lane % 4 * 2) * kFp8TokenBytes + lane / 4 * 8;
+    for (int tile = 0; tile < kTiles; ++tile) {
+      const uint2 first = smem.weights[slot][group][k][tile][lane], second = smem.weights[slot][group][k + 1][tile][lane];
+      a[tile] = make_uint4(first.x, first.y, second.x, second.y);
+    }
+    const uint8_t *source = columns + (k * 8 + lane % 4 * 2) * kFp8TokenBytes + lane / 4 * 8;
     auto eight_bytes = [&](int key) { return *reinterpret_cast<const uint2 *>(source + key * kFp8TokenBytes); };
     const uint2 v0 = eight_bytes(0), v1 = eight_bytes(1), v8 = eight_bytes(8), v9 = eight_bytes(9);
-    // Bytes 4 word + 2 i and 4 word + 2 i + 1 of two keys, side by side in the halves.
+    // Two neighbouring bytes of each of two keys a word.
     auto multiply = [&](int first, uint32_t low, uint32_t high) {
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
-        sm90::mma_m16n8k16(o[tile][first], a[tile], sm90::lower_e4m3(low), sm90::lower_e4m3(high));
-        sm90::mma_m16n8k16(o[tile][first + 1], a[tile], sm90::upper_e4m3(low), sm90::upper_e4m3(high));
+        sm90::mma_f16(o[tile][first], a[tile], sm90::lower_e4m3_f16(low), sm90::lower_e4m3_f16(high));
+        sm90::mma_f16(o[tile][first + 1], a[tile], sm90::upper_e4m3_f16(low), sm90::upper_e4m3_f16(high));
       }
     };
     multiply(0, __byte_perm(v0.x, v1.x, 0x5410), __byte_perm(v8.x, v9.x, 0x5410));
@@ -417,7 +430,7 @@ __device__ __forceinline__ void fp8_store_output(const Fp8Smem<kTiles> &smem, co
     for (int r = 0; r < 2; ++r) {
       const int row = tile * 16 + lane / 4 + 8 * r, query_row = first_row + row;
       if (query_row >= p.rows) continue;
-      const float factor = smem.inverse_sum[row] * kResultShift;
+      const float factor = smem.inverse_sum[row] * kOutputShift;
       float v[16];
 #pragma unroll
       for (int i = 0; i < 16; ++i) v[i] = o[tile][i % 8][r * 2 + i / 8] * factor;
@@ -525,13 +538,13 @@ __global__ void __launch_bounds__(kFp8Threads, 1) decode_fp8_kernel(const __grid
   }
   __syncthreads();
   if (warp < kFp8ScoreWarps) {
-    sm90::take_registers<168>();
+    sm90::take_registers<kTiles == 1 ? 144 : 128>();
     fp8_score_role(smem, p, first_row);
   } else if (warp < kFp8ScoreWarps + kFp8ValueWarps) {
-    sm90::take_registers<144>();
+    sm90::take_registers<kTiles == 1 ? 96 : 112>();
     fp8_value_role(smem, p.decode, first_row, warp - kFp8ScoreWarps);
   } else {
-    sm90::give_registers<56>();
+    sm90::give_registers<32>();
     if (warp == kFp8ScoreWarps + kFp8ValueWarps) fp8_copy_role(smem, p);
   }
 }

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads) silu_mul_kernel(SiluMul p) {
     if (piece < p.pieces) {
 #pragma unroll
       for (int i = 0; i < kCount; i++) {
-        gate[u].v[i] = gate[u].v[i] / (1.0f + __expf(-gate[u].v[i])) * up[u].v[i];
+        gate[u].v[i] = __fdividef(gate[u].v[i], 1.0f + __expf(-gate[u].v[i])) * up[u].v[i];
       }
       store(p.out + piece / p.row_pieces * p.out_stride + piece % p.row_pieces * kCount, gate[u]);
     }
