@@ -25,7 +25,7 @@ Values rotated(const double *row, const double *cos_sin, int64_t rope, bool inte
 }
 
 Case rope_case(int64_t tokens, int64_t heads, int64_t latent, int64_t rope, int32_t act, bool interleaved,
-               bool in_place) {
+               bool in_place, bool model = false) {
   const std::string name = text("rope t=%ld heads=%ld l=%ld r=%ld %s%s%s", tokens, heads, latent, rope, dtype_name(act),
                                 interleaved ? " interleaved" : " halves", in_place ? " in place" : "");
   return {name, [=](Lab &lab, Random &random) {
@@ -33,14 +33,15 @@ Case rope_case(int64_t tokens, int64_t heads, int64_t latent, int64_t rope, int3
             const int64_t blocks = tokens / MLA_BLOCK_TOKENS + 2;
             // The rope part is the end of each head's row of nope + rope.
             auto q = std::make_shared<Operand>(lab, act, Shape{tokens, heads, rope},
-                                               Shape{heads * (rope + 5), rope + 5, 1});
-            auto kv = std::make_shared<Operand>(lab, act, Shape{tokens, latent}, 3);
-            auto k = std::make_shared<Operand>(lab, act, Shape{tokens, rope}, 1);
+                                               Shape{heads * (rope + gap_of(model, 5)), rope + gap_of(model, 5), 1});
+            auto kv = std::make_shared<Operand>(lab, act, Shape{tokens, latent}, gap_of(model, 3));
+            auto k = std::make_shared<Operand>(lab, act, Shape{tokens, rope}, gap_of(model, 1));
             auto table = std::make_shared<Operand>(lab, MLA_F32, Shape{kPositions, rope});
             auto positions = std::make_shared<Operand>(lab, MLA_I32, Shape{tokens});
             auto slots = std::make_shared<Operand>(lab, MLA_I64, Shape{tokens});
             auto cache = std::make_shared<Operand>(lab, act, Shape{blocks, MLA_BLOCK_TOKENS, latent + rope});
-            auto rotated_q = in_place ? q : std::make_shared<Operand>(lab, act, Shape{tokens, heads, rope}, 3);
+            auto rotated_q =
+                in_place ? q : std::make_shared<Operand>(lab, act, Shape{tokens, heads, rope}, gap_of(model, 3));
             q->set(random.uniforms(q->count(), -1, 1));
             kv->set(random.uniforms(kv->count(), -1, 1));
             k->set(random.uniforms(k->count(), -1, 1));
@@ -98,6 +99,7 @@ struct DecodeShape {
   int64_t s_q, heads, latent, rope;
   int32_t act;
   bool timed;
+  bool model = false;
 };
 
 std::string words_of(const std::vector<int64_t> &lengths) {
@@ -114,9 +116,9 @@ std::string words_of(const std::vector<int64_t> &lengths) {
 struct DecodeOperands {
   DecodeOperands(Lab &lab, Random &random, const DecodeShape &s)
       : paged(lab, random, s.act, s.lengths, s.latent + s.rope),
-        q(lab, s.act, {batch(s), s.s_q, s.heads, s.latent + s.rope}, s.timed ? 0 : 3),
-        out(lab, s.act, {batch(s), s.s_q, s.heads, s.latent}, s.timed ? 0 : 1),
-        lse(lab, MLA_F32, {batch(s), s.heads, s.s_q}, 1) {
+        q(lab, s.act, {batch(s), s.s_q, s.heads, s.latent + s.rope}, s.timed || s.model ? 0 : 3),
+        out(lab, s.act, {batch(s), s.s_q, s.heads, s.latent}, s.timed || s.model ? 0 : 1),
+        lse(lab, MLA_F32, {batch(s), s.heads, s.s_q}, s.model ? 0 : 1) {
     q.set(random.uniforms(q.count(), -1, 1));
     decode = std::make_unique<Decode>(lab, paged, q, out, lse, scale);
   }
@@ -175,6 +177,7 @@ struct PrefillShape {
   int64_t heads, latent, rope;
   int32_t act;
   bool timed;
+  bool model = false;
 };
 
 Case prefill_case(PrefillShape s) {
@@ -190,9 +193,9 @@ Case prefill_case(PrefillShape s) {
             }
             const auto tokens = static_cast<int64_t>(starts.back());
             auto paged = std::make_shared<Paged>(lab, random, s.act, s.lengths, width);
-            auto q = std::make_shared<Operand>(lab, s.act, Shape{tokens, s.heads, width}, s.timed ? 0 : 3);
+            auto q = std::make_shared<Operand>(lab, s.act, Shape{tokens, s.heads, width}, s.timed || s.model ? 0 : 3);
             auto start = std::make_shared<Operand>(lab, MLA_I32, Shape{static_cast<int64_t>(starts.size())});
-            auto out = std::make_shared<Operand>(lab, s.act, Shape{tokens, s.heads, s.latent}, 1);
+            auto out = std::make_shared<Operand>(lab, s.act, Shape{tokens, s.heads, s.latent}, s.model ? 0 : 1);
             q->set(random.uniforms(q->count(), -1, 1));
             start->set(starts);
             auto args = std::make_shared<mla_prefill_args>(prefill_args(*paged, *q, *start, *out, kScale));
@@ -252,6 +255,20 @@ std::vector<Case> attention_cases() {
     cases.push_back(prefill_case({{65, 0, 200}, {1, 0, 131}, 3, 512, 64, act, false}));
     cases.push_back(prefill_case({{67, 130}, {67, 63}, 17, 13, 6, act, false}));
   }
+  for (const int64_t tokens : {1, 130}) {
+    for (const int64_t heads : {16, 128}) {
+      cases.push_back(model_case(rope_case(tokens, heads, 512, 64, MLA_BF16, true, false, true)));
+      cases.push_back(model_case(rope_case(tokens, heads, 512, 64, MLA_BF16, false, true, true)));
+    }
+  }
+  for (const int64_t heads : {16, 20, 128}) {
+    cases.push_back(
+        model_case(decode_case({{300, 1, 64, 65, 0, 200, 5, 129, 31, 96}, 1, heads, 512, 64, MLA_BF16, false, true})));
+    cases.push_back(model_case(prefill_case({{1}, {1}, heads, 512, 64, MLA_BF16, false, true})));
+    cases.push_back(model_case(prefill_case({{70, 0, 200}, {70, 0, 3}, heads, 512, 64, MLA_BF16, false, true})));
+  }
+  cases.push_back(model_case(decode_case({{2000}, 1, 16, 512, 64, MLA_BF16, false, true})));
+  cases.push_back(model_case(prefill_case({{256, 65, 300}, {256, 1, 100}, 16, 512, 64, MLA_BF16, false, true})));
   cases.push_back(decode_case({std::vector<int64_t>(64, 100), 1, 8, 512, 64, MLA_F32, true}));
   cases.push_back(decode_case({std::vector<int64_t>(64, 100), 1, 8, 512, 64, MLA_BF16, true}));
   cases.push_back(decode_case({{4096}, 1, 8, 512, 64, MLA_F32, true}));

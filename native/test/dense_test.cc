@@ -22,6 +22,7 @@ struct GemmShape {
   int32_t x, w, out;
   bool bias;
   bool timed;
+  bool model = false;
 };
 
 Case gemm_case(GemmShape s) {
@@ -29,7 +30,7 @@ Case gemm_case(GemmShape s) {
                                 dtype_name(s.out), s.bias ? " bias" : "");
   return {name,
           [s](Lab &lab, Random &random) {
-            const int64_t gap = s.timed ? 0 : 3;  // timed rows lie on cache lines, as a model's do
+            const int64_t gap = s.timed || s.model ? 0 : 3;  // timed rows lie on cache lines, as a model's do
             Op x = make(lab, s.x, {s.m, s.k}, gap);
             Op w = make(lab, s.w, {s.n, s.k}, gap);
             Op bias = s.bias ? make(lab, s.w, {s.n}) : nullptr;
@@ -106,6 +107,7 @@ struct BatchedShape {
   int32_t act, w;
   bool n_contiguous;
   bool timed;
+  bool model = false;
 };
 
 Case batched_case(BatchedShape s) {
@@ -114,7 +116,7 @@ Case batched_case(BatchedShape s) {
   return {name,
           [s](Lab &lab, Random &random) {
             // Heads are slices of a token's row: x [b, m, k] lies as [m, b, k + gap].
-            const int64_t gap = s.timed ? 0 : 3;
+            const int64_t gap = s.timed || s.model ? 0 : 3;
             Op x = std::make_shared<Operand>(lab, s.act, Shape{s.batch, s.m, s.k},
                                              Shape{s.k + gap, s.batch * (s.k + gap), 1});
             Op w = std::make_shared<Operand>(
@@ -168,17 +170,17 @@ void add_batched(std::vector<Case> &cases) {
 
 // ---- rows -----------------------------------------------------------------------------------------------------------
 
-Case rms_norm_case(int64_t rows, int64_t hidden, int32_t act, int32_t weight, bool residual, bool in_place,
-                   bool timed) {
+Case rms_norm_case(int64_t rows, int64_t hidden, int32_t act, int32_t weight, bool residual, bool in_place, bool timed,
+                   bool model = false) {
   const std::string name = text("rms_norm t=%ld h=%ld %s*%s%s%s", rows, hidden, dtype_name(act), dtype_name(weight),
                                 residual ? " residual" : "", in_place ? " in place" : "");
   return {name,
           [=](Lab &lab, Random &random) {
             constexpr float kEps = 1e-6f;
-            Op x = make(lab, act, {rows, hidden}, 2);
-            Op r = residual ? make(lab, act, {rows, hidden}, 1) : nullptr;
+            Op x = make(lab, act, {rows, hidden}, gap_of(model, 2));
+            Op r = residual ? make(lab, act, {rows, hidden}, gap_of(model, 1)) : nullptr;
             Op w = make(lab, weight, {hidden});
-            Op out = in_place ? x : make(lab, act, {rows, hidden}, 3);
+            Op out = in_place ? x : make(lab, act, {rows, hidden}, gap_of(model, 3));
             x->set(random.uniforms(rows * hidden, -2, 2));
             w->set(random.uniforms(hidden, 0.5, 1.5));
             if (r) {
@@ -216,11 +218,11 @@ Case rms_norm_case(int64_t rows, int64_t hidden, int32_t act, int32_t weight, bo
           timed};
 }
 
-Case silu_case(int64_t rows, int64_t width, int32_t act, bool timed) {
+Case silu_case(int64_t rows, int64_t width, int32_t act, bool timed, bool model = false) {
   return {text("silu_mul t=%ld i=%ld %s", rows, width, dtype_name(act)),
           [=](Lab &lab, Random &random) {
-            Op x = make(lab, act, {rows, 2 * width}, 3);
-            Op out = make(lab, act, {rows, width}, 1);
+            Op x = make(lab, act, {rows, 2 * width}, gap_of(model, 3));
+            Op out = make(lab, act, {rows, width}, gap_of(model, 1));
             x->set(random.uniforms(rows * 2 * width, -12, 12));
             if (rows > 0 && width > 1) {
               Values extreme = x->values();
@@ -245,13 +247,13 @@ Case silu_case(int64_t rows, int64_t width, int32_t act, bool timed) {
           timed};
 }
 
-Case embedding_case(int64_t tokens, int64_t hidden, int32_t table, int32_t act) {
+Case embedding_case(int64_t tokens, int64_t hidden, int32_t table, int32_t act, bool model = false) {
   return {text("embedding t=%ld h=%ld %s->%s", tokens, hidden, dtype_name(table), dtype_name(act)),
           [=](Lab &lab, Random &random) {
             constexpr int64_t kRows = 11;
-            Op rows = make(lab, table, {kRows, hidden}, 3);
+            Op rows = make(lab, table, {kRows, hidden}, gap_of(model, 3));
             Op ids = make(lab, MLA_I32, {tokens});
-            Op out = make(lab, act, {tokens, hidden}, 1);
+            Op out = make(lab, act, {tokens, hidden}, gap_of(model, 1));
             rows->set(random.uniforms(kRows * hidden, -2, 2));
             Values chosen(tokens);
             for (int64_t t = 0; t < tokens; t++) {
@@ -352,14 +354,14 @@ Case convert_all_case(int32_t from, int32_t to) {
           }};
 }
 
-Case convert_scaled_case(int64_t rows, int64_t columns, int32_t block, int32_t to) {
+Case convert_scaled_case(int64_t rows, int64_t columns, int32_t block, int32_t to, bool model = false) {
   return {text("convert f8 [%ld, %ld] by blocks of %d->%s", rows, columns, block, dtype_name(to)),
           [=](Lab &lab, Random &random) {
             const int64_t down = (rows + block - 1) / block;
             const int64_t across = (columns + block - 1) / block;
-            Op x = make(lab, MLA_F8_E4M3, {rows, columns}, 1);
+            Op x = make(lab, MLA_F8_E4M3, {rows, columns}, model ? 0 : 1);
             Op scale = make(lab, MLA_F32, {down, across}, 2);
-            Op out = make(lab, to, {rows, columns}, 1);
+            Op out = make(lab, to, {rows, columns}, model ? 0 : 1);
             std::vector<uint64_t> bits(rows * columns);
             for (uint64_t &b : bits) {
               b = static_cast<uint64_t>(random.integer(0, 126)) | static_cast<uint64_t>(random.integer(0, 1)) << 7;
@@ -383,10 +385,36 @@ Case convert_scaled_case(int64_t rows, int64_t columns, int32_t block, int32_t t
           }};
 }
 
+// The shapes of DeepSeek-V2-Lite, and the longest rows of its family. The vocabulary's product is in model_test.cc.
+void add_model_shapes(std::vector<Case> &cases) {
+  const int64_t columns[] = {3072, 576, 2048, 5632};  // q, kv_a, o, shared experts' gate and up
+  for (const int64_t m : {1, 7, 130}) {
+    for (const int64_t n : columns) {
+      if (m > 100 && n > 1000) {
+        continue;  // the plain reference is slow
+      }
+      cases.push_back(model_case(gemm_case({m, n, 512, MLA_BF16, MLA_BF16, MLA_BF16, false, false, true})));
+    }
+    cases.push_back(model_case(gemm_case({m, 64, 2048, MLA_BF16, MLA_BF16, MLA_F32, false, false, true})));
+    cases.push_back(model_case(batched_case({16, m, 512, 128, MLA_BF16, MLA_BF16, true, false, true})));
+    cases.push_back(model_case(batched_case({16, m, 128, 512, MLA_BF16, MLA_BF16, false, false, true})));
+    for (const int64_t hidden : {512, 1536, 2048, 5120, 7168}) {
+      cases.push_back(model_case(rms_norm_case(m, hidden, MLA_BF16, MLA_BF16, true, false, false, true)));
+      cases.push_back(model_case(rms_norm_case(m, hidden, MLA_BF16, MLA_BF16, false, true, false, true)));
+    }
+    cases.push_back(model_case(silu_case(m, 1408, MLA_BF16, false, true)));
+    cases.push_back(model_case(silu_case(m, 10944, MLA_BF16, false, true)));
+    cases.push_back(model_case(embedding_case(m, 2048, MLA_BF16, MLA_BF16, true)));
+  }
+  cases.push_back(model_case(convert_scaled_case(576, 7168, 128, MLA_BF16, true)));
+  cases.push_back(model_case(convert_scaled_case(300, 256, 128, MLA_F32, true)));
+}
+
 }  // namespace
 
 std::vector<Case> dense_cases() {
   std::vector<Case> cases;
+  add_model_shapes(cases);
   add_gemms(cases);
   add_batched(cases);
   for (const int32_t act : {MLA_F32, MLA_BF16}) {

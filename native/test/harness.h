@@ -22,6 +22,11 @@ struct Failure {
   std::string words;
 };
 
+// A call that this backend has no kernel for: such a case is skipped on CUDA, unless it has a model's shapes.
+struct Unsupported {
+  std::string words;
+};
+
 [[noreturn]] __attribute__((format(printf, 1, 2))) void fail(const char *format, ...);
 __attribute__((format(printf, 1, 2))) std::string text(const char *format, ...);
 
@@ -63,6 +68,7 @@ class Operand {
   std::vector<uint64_t> bits() const;
 
   int64_t count() const;
+  bool on_cuda() const;
   // That no byte beside the elements has changed since the last set; with elements, that none at all has.
   void check_surroundings(const char *name, bool elements = false) const;
 
@@ -91,7 +97,9 @@ void require_ok(mla_status status);
 // That a call was refused as an invalid argument, with words that hold `words`.
 void require_refused(mla_status status, const std::string &words);
 
-// |got - want| <= relative * scale[i] + rounding of the dtype; NaN and infinities must agree.
+// |got - want| <= relative * scale[i] + rounding of the dtype; NaN and infinities must agree. On CUDA, where products are
+// summed in another order and probabilities rounded to BF16, a BF16 tensor may also be right as a whole: a normalised mean
+// square error of 1e-5 at most, and no element farther off than 1/32 of itself and of the tensor's root mean square. F32: 1e-9, 1e-3.
 void compare(const char *name, const Operand &got, const std::vector<double> &want, const std::vector<double> &scale,
              double relative = 1e-6);
 void compare_exact(const char *name, const Operand &got, const std::vector<double> &want);
@@ -106,13 +114,20 @@ struct Problem {
   std::vector<std::shared_ptr<void>> owned;  // operands that neither of them holds
   double flops = 0;
   double bytes = 0;
+  bool by_wall_clock = false;  // on CUDA: a call that cannot be captured in a graph
 };
 
 struct Case {
   std::string name;
   std::function<Problem(Lab &, Random &)> prepare;
   bool timed = false;  // stands in the benchmark's table
+  bool model = false;  // has a model's shapes and types, which every backend must take
 };
+
+// Marks a case so.
+Case model_case(Case one);
+// The gap after a row: odd, or for a model's shapes a multiple of 16 bytes.
+inline int64_t gap_of(bool model, int64_t odd) { return model ? 8 * odd : odd; }
 
 // The table, a part a file.
 std::vector<Case> dense_cases();
@@ -123,6 +138,9 @@ std::vector<Case> invariance_cases();
 std::vector<Case> argument_cases();
 std::vector<Case> memory_cases();
 std::vector<Case> stream_cases();
+std::vector<Case> pack_cases();
+std::vector<Case> model_cases();
+std::vector<Case> cuda_benchmarks();  // calls alone, without checks
 
 // A case that is a check alone.
 Case check_case(const std::string &name, std::function<void(Lab &, Random &)> check);

@@ -199,6 +199,27 @@ Case threads(int count) {
   });
 }
 
+// On CUDA rows are independent on request only.
+Case deterministic(Case one) {
+  const auto prepare = one.prepare;
+  one.prepare = [prepare](Lab &lab, Random &random) {
+    Problem problem = prepare(lab, random);
+    const auto check = problem.check;
+    problem.check = [check, &lab] {
+      require_ok(mla_set_deterministic(lab.context, 1));
+      try {
+        check();
+      } catch (...) {
+        mla_set_deterministic(lab.context, 0);
+        throw;
+      }
+      require_ok(mla_set_deterministic(lab.context, 0));
+    };
+    return problem;
+  };
+  return one;
+}
+
 }  // namespace
 
 std::vector<Case> invariance_cases() {
@@ -217,6 +238,9 @@ std::vector<Case> invariance_cases() {
   cases.push_back(decode_neighbours());
   cases.push_back(threads(2));
   cases.push_back(threads(5));
+  for (Case &one : cases) {
+    one = deterministic(std::move(one));
+  }
   return cases;
 }
 

@@ -150,6 +150,7 @@ struct GroupedShape {
   int64_t tokens, top_k, experts, n, k;  // top_k 0: without rows
   int32_t act, weight;
   bool timed;
+  bool model = false;
 };
 
 Case grouped_case(GroupedShape s) {
@@ -158,7 +159,7 @@ Case grouped_case(GroupedShape s) {
   return {name,
           [s](Lab &lab, Random &random) {
             const int64_t pairs = s.tokens * std::max<int64_t>(1, s.top_k);
-            const int64_t gap = s.timed ? 0 : 3;
+            const int64_t gap = s.timed || s.model ? 0 : 3;
             auto x = std::make_shared<Operand>(lab, s.act, Shape{s.tokens, s.k}, gap);
             auto rows = std::make_shared<Operand>(lab, MLA_I32, Shape{pairs});
             auto offsets = std::make_shared<Operand>(lab, MLA_I32, Shape{s.experts + 1});
@@ -216,19 +217,19 @@ Case grouped_case(GroupedShape s) {
 
 enum class Base { kNone, kOther, kOut };
 
-Case combine_case(int64_t tokens, int64_t top_k, int64_t hidden, int32_t act, Base kind) {
+Case combine_case(int64_t tokens, int64_t top_k, int64_t hidden, int32_t act, Base kind, bool model = false) {
   static const char *const kinds[] = {"alone", "base", "in place"};
   return {text("moe_combine t=%ld top_k=%ld h=%ld %s %s", tokens, top_k, hidden, dtype_name(act),
                kinds[static_cast<int>(kind)]),
           [=](Lab &lab, Random &random) {
-            auto y = std::make_shared<Operand>(lab, act, Shape{tokens * top_k, hidden}, 1);
+            auto y = std::make_shared<Operand>(lab, act, Shape{tokens * top_k, hidden}, gap_of(model, 1));
             auto places = std::make_shared<Operand>(lab, MLA_I32, Shape{tokens, top_k}, 1);
             auto weights = std::make_shared<Operand>(lab, MLA_F32, Shape{tokens, top_k}, 2);
-            auto out = std::make_shared<Operand>(lab, act, Shape{tokens, hidden}, 3);
+            auto out = std::make_shared<Operand>(lab, act, Shape{tokens, hidden}, gap_of(model, 3));
             y->set(random.uniforms(y->count(), -1, 1));
             weights->set(random.uniforms(weights->count(), 0, 2));
             auto base = kind == Base::kOut     ? out
-                        : kind == Base::kOther ? std::make_shared<Operand>(lab, act, Shape{tokens, hidden}, 1)
+                        : kind == Base::kOther ? std::make_shared<Operand>(lab, act, Shape{tokens, hidden}, gap_of(model, 1))
                                                : nullptr;
             if (base) {
               base->set(random.uniforms(base->count(), -1, 1));
@@ -270,6 +271,22 @@ std::vector<Case> moe_cases() {
       cases.push_back(route_case(router, tokens, false));
     }
     cases.push_back(route_case(router, 65, true));
+  }
+  // DeepSeek-V2-Lite: 64 experts, 6 a token; K2's router has the most experts.
+  for (const int64_t tokens : {1, 130, 1000}) {
+    cases.push_back(model_case(route_case(kRouters[1], tokens, false)));
+    cases.push_back(model_case(route_case(kRouters[4], tokens, true)));
+    cases.push_back(model_case(sort_case(tokens, 6, 64)));
+    cases.push_back(model_case(sort_case(tokens, 8, 384)));
+    for (const Base kind : {Base::kNone, Base::kOther, Base::kOut}) {
+      cases.push_back(model_case(combine_case(tokens, 6, 2048, MLA_BF16, kind, true)));
+    }
+  }
+  cases.push_back(model_case(sort_case(8192, 6, 64)));
+  cases.push_back(model_case(sort_case(8192, 8, 384)));
+  for (const int64_t tokens : {1, 4, 33, 200}) {
+    cases.push_back(model_case(grouped_case({tokens, 6, 64, 64, 2048, MLA_BF16, MLA_BF16, false, true})));
+    cases.push_back(model_case(grouped_case({tokens, 0, 64, 128, 1408, MLA_BF16, MLA_BF16, false, true})));
   }
   for (const int64_t tokens : {0, 1, 3, 64, 131}) {
     cases.push_back(sort_case(tokens, 2, 8));

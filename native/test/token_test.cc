@@ -258,6 +258,13 @@ std::vector<Case> token_cases() {
   cases.push_back(sample_case("none", 8, {}, 1));
   cases.push_back(sample_case("greedy", 2048, std::vector<Row>(64, {0, 0, 1}), 8, true));
   cases.push_back(sample_case("large", 129280, {{1, 0, 1}, {0.6, 0, 0.95}, {1, 50, 1}, {0, 0, 1}}, 8, true));
+  cases.push_back(model_case(sample_case("narrow", 102400, rows, 1)));
+  cases.push_back(model_case(sample_case("wide", 163840, rows, 12)));
+  for (const int64_t n : {102400, 163840}) {
+    cases.push_back(model_case(sample_case("greedy", n, std::vector<Row>(3, {0, 0, 1}), 8)));
+    cases.push_back(model_case(log_softmax_case(2, n, 20, 10)));
+    cases.push_back(model_case(log_softmax_case(3, n, 0, 10)));
+  }
   cases.push_back(log_softmax_case(0, 5, 2, 3));
   for (const int64_t n : {1, 3, 64, 67, 2048}) {
     cases.push_back(log_softmax_case(3, n, 0, 10));

@@ -6,6 +6,7 @@
 
 #include "decode_combine.cuh"
 #include "decode_kernel.cuh"
+#include "decode_launch.cuh"
 #include "launch.h"
 
 namespace mla::cuda {
@@ -45,15 +46,10 @@ cudaError_t launch_decode(const DecodeShape &shape, const DecodeMaps &maps, cons
   return cudaLaunchKernelEx(&launch.config, kernel, maps, params);
 }
 
-cudaError_t launch_combine(const DecodeShape &shape, const DecodeParams &params, cudaStream_t stream) {
-  const int items = shape.rows * kSlices, jobs = std::min(shape.batch, shape.parts);
-  // A block works on one item as long as all blocks are on the device at once; else a warp does.
-  if (items * jobs <= shape.parts * shape.tiles * kCombineBlocksPerMultiprocessor) {
-    Launch launch(dim3(items, jobs), kCombineWarps * 32, 0, stream);
-    return cudaLaunchKernelEx(&launch.config, combine_kernel<kCombineWarps>, params);
-  }
-  Launch launch(dim3((items + kCombineWarps - 1) / kCombineWarps, jobs), kCombineWarps * 32, 0, stream);
-  return cudaLaunchKernelEx(&launch.config, combine_kernel<1>, params);
+// Measured: docs/kernels.md. By the heads alone, so that the number of queries does not matter either.
+SplitRule deterministic_rule(int heads) {
+  if (heads > 32) return {32, 1, 64};
+  return {8, 4, 64};
 }
 
 }  // namespace
@@ -72,20 +68,48 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.parts = std::max(1, multiprocessors / shape.tiles);
   shape.sequence_overhead = many_rows ? 8 : 4;  // both measured: docs/kernels.md
   shape.least_steps = many_rows ? 3 : 1;
+  const bool deterministic = args.flags & MLA_PLAN_DETERMINISTIC;
+  shape.rule = deterministic ? deterministic_rule(args.heads) : SplitRule{};
+  shape.most_splits = deterministic ? shape.rule.most_splits(steps_of(args.max_len)) : 0;
+  shape.slots = deterministic ? static_cast<int64_t>(args.batch) * shape.most_splits : int64_t{2} * shape.parts;
   return shape;
 }
 
-int64_t workspace_floats(const DecodeShape &shape) {
-  int64_t rows = static_cast<int64_t>(2) * shape.parts * shape.rows;
-  return rows * kValueDim + rows;
+int64_t workspace_floats(const DecodeShape &shape) { return shape.slots * shape.rows * (kValueDim + 1); }
+
+DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape) {
+  DecodeParams params;
+  params.block_table = static_cast<const int32_t *>(args.block_table.data);
+  params.table_stride = args.block_table.stride[0];
+  params.seq_lens = static_cast<const int32_t *>(args.seq_lens.data);
+  params.parts = static_cast<const PlanPart *>(args.tiles.data);
+  params.out = static_cast<__nv_bfloat16 *>(args.out.data);
+  params.lse = static_cast<float *>(args.lse.data);
+  params.partial_out = static_cast<float *>(args.workspace.data);
+  params.partial_lse = params.partial_out + shape.slots * shape.rows * kValueDim;
+  params.rule = shape.rule;
+  params.most_splits = shape.most_splits;
+  params.s_q = shape.s_q;
+  params.heads = shape.heads;
+  params.rows = shape.rows;
+  params.scale_log2 = args.softmax_scale * 1.44269504088896341f;
+  return params;
+}
+
+cudaError_t launch_combine(const DecodeShape &shape, const DecodeParams &params, cudaStream_t stream) {
+  const int items = shape.rows * kSlices, jobs = shape.rule.fixed() ? shape.batch : std::min(shape.batch, shape.parts);
+  // A block works on one item as long as all blocks are on the device at once; else a warp does. The two add in a
+  // different order, so the deterministic plan, for which the batch must not matter, always takes the latter.
+  if (!shape.rule.fixed() && items * jobs <= shape.parts * shape.tiles * kCombineBlocksPerMultiprocessor) {
+    Launch launch(dim3(items, jobs), kCombineWarps * 32, 0, stream);
+    return cudaLaunchKernelEx(&launch.config, combine_kernel<kCombineWarps>, params);
+  }
+  Launch launch(dim3((items + kCombineWarps - 1) / kCombineWarps, jobs), kCombineWarps * 32, 0, stream);
+  return cudaLaunchKernelEx(&launch.config, combine_kernel<1>, params);
 }
 
 mla_status plan(const mla_plan_args &args, const mla_tensor &seq_lens, mla_tensor &tiles, mla_tensor &splits,
                 int multiprocessors, cudaStream_t stream, std::string &error) {
-  if (args.flags != 0) {
-    error = "mla_plan on CUDA: the deterministic plan is not there yet; use flags 0";
-    return MLA_UNSUPPORTED;
-  }
   if (args.batch > kMaxPlanBatch) {
     error = "mla_plan on CUDA takes at most " + std::to_string(kMaxPlanBatch) + " sequences, not " +
             std::to_string(args.batch);
@@ -117,20 +141,7 @@ mla_status decode(const mla_decode_args &args, int multiprocessors, cudaStream_t
     return MLA_UNSUPPORTED;
   }
 
-  DecodeParams params;
-  params.block_table = static_cast<const int32_t *>(args.block_table.data);
-  params.table_stride = args.block_table.stride[0];
-  params.seq_lens = static_cast<const int32_t *>(args.seq_lens.data);
-  params.parts = static_cast<const PlanPart *>(args.tiles.data);
-  params.out = static_cast<__nv_bfloat16 *>(args.out.data);
-  params.lse = static_cast<float *>(args.lse.data);
-  params.partial_out = static_cast<float *>(args.workspace.data);
-  params.partial_lse = params.partial_out + static_cast<int64_t>(2) * shape.parts * shape.rows * kValueDim;
-  params.s_q = shape.s_q;
-  params.heads = shape.heads;
-  params.rows = shape.rows;
-  params.scale_log2 = args.softmax_scale * 1.44269504088896341f;
-
+  const DecodeParams params = decode_params(args, shape);
   cudaError_t status = shape.cluster == 2 ? launch_decode<2>(shape, maps, params, stream)
                                           : launch_decode<1>(shape, maps, params, stream);
   if (status == cudaSuccess) status = launch_combine(shape, params, stream);

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 
+#include "decode_plan.cuh"
 #include "mla.h"
 
 namespace mla::cuda {
@@ -22,6 +23,9 @@ struct DecodeShape {
   int parts;              // workers; the grid is tiles x parts
   int sequence_overhead;  // cost of starting a sequence, in steps of 32 keys
   int least_steps;        // no part is cut smaller: a partial result costs, too
+  SplitRule rule;         // of the deterministic plan, else all zero
+  int most_splits;        // of a sequence, by the rule
+  int64_t slots;          // of partial results in the workspace
 };
 DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors);
 int64_t workspace_floats(const DecodeShape &shape);

@@ -15,6 +15,24 @@ __device__ __forceinline__ float4 weighted_sum(float4 sum, float weight, float4 
   return make_float4(sum.x + weight * v.x, sum.y + weight * v.y, sum.z + weight * v.z, sum.w + weight * v.w);
 }
 
+// Which sequence a block of the combine kernel joins; one split or none: nothing to do.
+struct CombineJob {
+  int seq, splits;
+  int first_slot, second_slot;  // of its partial results; from the second on they are `stride` apart
+  int stride;
+  __device__ int slot(int split) const { return split == 0 ? first_slot : second_slot + (split - 1) * stride; }
+};
+
+__device__ __forceinline__ CombineJob combine_job(const DecodeParams &p, int index) {
+  if (p.rule.fixed()) {
+    const int slot = index * p.most_splits;
+    return {index, p.rule.splits(steps_of(__ldg(p.seq_lens + index))), slot, slot + 1, 1};
+  }
+  const PlanPart &row = p.parts[index];
+  return {row.combine_seq, row.combine_seq < 0 ? 0 : row.combine_splits, starting_slot(row.combine_part),
+          continued_slot(row.combine_part + 1), continued_slot(1)};
+}
+
 // Grid: (items, sequences that may have been cut), an item being a slice of a query row. kWarps warps of a block share
 // the splits of an item.
 template <int kWarps>
@@ -24,15 +42,12 @@ __global__ void __launch_bounds__(kCombineWarps * 32) combine_kernel(const __gri
   const int item = blockIdx.x * (kCombineWarps / kWarps) + warp / kWarps;
   const int row = item / kSlices, column = item % kSlices * kSliceColumns + lane * 4;
   // The plan is older than the kernel before this one, which has waited for it before it let this one start.
-  const PlanPart &job = p.parts[blockIdx.y];
-  const int seq = job.combine_seq, splits = job.combine_splits, part = job.combine_part;
+  const CombineJob job = combine_job(p, blockIdx.y);
+  const int seq = job.seq, splits = job.splits;
   sm90::wait_for_previous_kernel();
   sm90::launch_dependents();
-  if (seq < 0 || row >= p.rows) return;
-  auto place = [&](int split) {
-    int slot = split == 0 ? starting_slot(part) : continued_slot(part + split);
-    return static_cast<int64_t>(slot) * p.rows + row;
-  };
+  if (splits < 2 || row >= p.rows) return;
+  auto place = [&](int split) { return static_cast<int64_t>(job.slot(split)) * p.rows + row; };
 
   auto values_of = [&](int split) {
     return *reinterpret_cast<const float4 *>(p.partial_out + place(split) * kValueDim + column);

@@ -16,8 +16,10 @@ struct DecodeParams {
   const PlanPart *parts;
   __nv_bfloat16 *out;  // [batch, rows, 512]
   float *lse;          // [batch, heads, s_q]
-  float *partial_out;  // [2 * parts, rows, 512], each normalised by its own sum
-  float *partial_lse;  // [2 * parts, rows], base 2; -inf where no key was seen
+  float *partial_out;  // [slots, rows, 512], each normalised by its own sum
+  float *partial_lse;  // [slots, rows], base 2; -inf where no key was seen
+  SplitRule rule;
+  int most_splits;  // slots of a sequence, with a split rule
   int s_q, heads, rows;
   float scale_log2;  // softmax scale x log2(e)
 };
@@ -76,12 +78,16 @@ struct RingPosition {
   }
 };
 
-// One sequence's share of a part, in steps.
+// Consecutive steps of one sequence that give one result, partial or whole.
 struct Share {
   int seq, length, first_step, end_step;
   __device__ bool empty() const { return first_step >= end_step; }
   __device__ bool whole() const { return first_step == 0 && end_step * kStepTokens >= length; }
-  __device__ int slot() const { return first_step > 0 ? continued_slot(blockIdx.y) : starting_slot(blockIdx.y); }
+  // Where its partial result goes.
+  __device__ int slot(const DecodeParams &p) const {
+    if (p.rule.fixed()) return seq * p.most_splits + first_step / p.rule.split_steps(steps_of(length));
+    return first_step > 0 ? continued_slot(blockIdx.y) : starting_slot(blockIdx.y);
+  }
 };
 
 __device__ __forceinline__ int64_t lse_place(const DecodeParams &p, int seq, int row) {
@@ -93,27 +99,28 @@ __device__ __forceinline__ float natural_lse(float lse2) {
   return lse2 == -INFINITY ? INFINITY : lse2 * 0.69314718055994531f;
 }
 
-// Walks the sequences of a part; every role walks by itself.
+// Walks the shares of a part; every role walks by itself.
 class ShareWalk {
  public:
-  __device__ ShareWalk(const PlanPart &part, const int32_t *seq_lens)
-      : part_(part), seq_lens_(seq_lens), seq_(part.first_seq), next_length_(part.first_len) {}
+  __device__ ShareWalk(const PlanPart &part, const DecodeParams &p)
+      : part_(part), p_(p), seq_(part.first_seq), step_(part.first_step), length_(part.first_len) {}
   __device__ bool done() const { return seq_ > part_.last_seq; }
   __device__ Share take() {
-    Share share;
-    share.seq = seq_;
-    share.length = next_length_;
-    share.first_step = seq_ == part_.first_seq ? part_.first_step : 0;
-    share.end_step = seq_ == part_.last_seq ? part_.end_step : (share.length + kStepTokens - 1) / kStepTokens;
+    const int end = seq_ == part_.last_seq ? part_.end_step : steps_of(length_);
+    Share share = {seq_, length_, step_, end};
+    if (p_.rule.fixed()) share.end_step = min(end, step_ + p_.rule.split_steps(steps_of(length_)));
+    step_ = share.end_step;
+    if (step_ < end) return share;
     ++seq_;
-    if (!done()) next_length_ = __ldg(seq_lens_ + seq_);
+    step_ = 0;
+    if (!done()) length_ = __ldg(p_.seq_lens + seq_);
     return share;
   }
 
  private:
   const PlanPart &part_;
-  const int32_t *seq_lens_;
-  int seq_, next_length_;
+  const DecodeParams &p_;
+  int seq_, step_, length_;  // where the next share starts
 };
 
 // Tells every block of the cluster that this warp is done with a place of a ring: each block feeds the rings of all.

@@ -14,6 +14,25 @@ namespace mla::cuda {
 
 // ---- copy -------------------------------------------------------------------------------------------------------------
 
+// Brings the first keys of the part into L2 while the kernel before this one may still run. Harmless even if that one
+// writes them: L2 is where its writes arrive.
+template <int kCluster>
+__device__ __forceinline__ void prefetch_keys(const DecodeSmem &smem, const DecodeMaps &maps, const DecodeParams &p,
+                                              uint32_t rank) {
+  constexpr int kPrefetchSteps = 2;  // measured: docs/kernels.md
+  constexpr int kBoxTokens = kStepTokens / kCluster;
+  const int lane = threadIdx.x % 32;
+  ShareWalk walk(smem.part, p);
+  if (walk.done() || lane >= kChunks) return;
+  const Share share = walk.take();
+  const int32_t *table = p.block_table + share.seq * p.table_stride;
+  const int end = min(share.end_step, share.first_step + kPrefetchSteps);
+  for (int step = share.first_step; step < end; ++step) {
+    sm90::tma_prefetch(&maps.cache, lane * 64, step % kStepsPerBlock * kStepTokens + rank * kBoxTokens,
+                       __ldg(table + step / kStepsPerBlock));
+  }
+}
+
 // Feeds the ring: for each sequence the queries as two stages, then its keys. A whole warp, so that it can hold 32 block
 // table entries; lane 0 issues the copies.
 template <int kCluster>
@@ -23,6 +42,9 @@ __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &ma
   const uint32_t rank = kCluster > 1 ? sm90::cluster_rank() : 0;
   const uint64_t policy = sm90::evict_first_policy();
   RingPosition<kStages> ring;
+  prefetch_keys<kCluster>(smem, maps, p, rank);
+  sm90::wait_for_previous_kernel();
+  sm90::launch_dependents();
 
   auto fill = [&](auto load_chunk) {
     sm90::barrier_wait(sm90::smem_address(&smem.empty[ring.place]), ring.parity ^ 1);
@@ -32,7 +54,7 @@ __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &ma
     for (int c = 0; c < kChunks; ++c) load_chunk(stage + c * kChunkBytes, barrier, c * 64);
     ring.next();
   };
-  for (ShareWalk walk(smem.part, p.seq_lens); !walk.done();) {
+  for (ShareWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
     if (lane == 0) {
@@ -251,7 +273,7 @@ __device__ __forceinline__ void publish_sums(DecodeSmem &smem, const DecodeParam
     if (share.whole()) {
       p.lse[lse_place(p, share.seq, query_row)] = natural_lse(lse2);
     } else {
-      p.partial_lse[static_cast<int64_t>(share.slot()) * p.rows + query_row] = lse2;
+      p.partial_lse[static_cast<int64_t>(share.slot(p)) * p.rows + query_row] = lse2;
     }
   }
   sm90::barrier_arrive(sm90::smem_address(&smem.sum_full));
@@ -272,7 +294,7 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
   };
   auto wait_for_stage = [&] { sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity); };
 
-  for (ShareWalk walk(smem.part, p.seq_lens); !walk.done();) {
+  for (ShareWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     RowState rows = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
     if (!share.empty()) {
@@ -378,7 +400,7 @@ __device__ __forceinline__ void store_output(const DecodeSmem &smem, float (&o)[
         if (valid) *reinterpret_cast<uint4 *>(p.out + start + group * 32) = make_uint4(v[0], v[1], v[2], v[3]);
       }
     } else if (valid) {
-      int64_t start = (static_cast<int64_t>(share.slot()) * p.rows + query_row) * kValueDim + column + lane % 4 * 2;
+      int64_t start = (static_cast<int64_t>(share.slot(p)) * p.rows + query_row) * kValueDim + column + lane % 4 * 2;
 #pragma unroll
       for (int i = 0; i < 16; ++i) {
         *reinterpret_cast<float2 *>(p.partial_out + start + i * 8) =
@@ -398,7 +420,7 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
   float left[64], right[64];  // columns of O
   const uint64_t p_rows = sm90::swizzled_descriptor(sm90::smem_address(smem.probabilities), 0);
 
-  for (ShareWalk walk(smem.part, p.seq_lens); !walk.done();) {
+  for (ShareWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
 #pragma unroll
     for (int i = 0; i < 64; ++i) left[i] = right[i] = 0.0f;
@@ -483,24 +505,22 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
     sm90::prefetch_tensor_map(&maps.cache);
     init_barriers<kCluster>(smem);
   }
-  if (kCluster > 1) sm90::cluster_sync();
-  else __syncthreads();
-  sm90::wait_for_previous_kernel();
-  sm90::launch_dependents();
-
   if (threadIdx.x < sizeof(PlanPart) / sizeof(int4)) {
     reinterpret_cast<int4 *>(&smem.part)[threadIdx.x] =
         reinterpret_cast<const int4 *>(p.parts + blockIdx.y)[threadIdx.x];
   }
-  __syncthreads();
+  if (kCluster > 1) sm90::cluster_sync();
+  else __syncthreads();
   if (warpgroup == 0) {
     sm90::take_registers<168>();
+    sm90::wait_for_previous_kernel();
     score_role<kCluster>(smem, p, tile);
   } else if (warpgroup == 3) {
     sm90::give_registers<24>();
     if (threadIdx.x / 32 == 12) copy_role<kCluster>(smem, maps, p, tile);
   } else {
     sm90::take_registers<160>();
+    sm90::wait_for_previous_kernel();
     value_role<kCluster>(smem, p, tile, warpgroup - 1);
   }
   if (kCluster > 1) sm90::cluster_sync();  // a block's shared memory must outlive its peer's copies and arrivals

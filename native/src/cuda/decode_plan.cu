@@ -1,5 +1,6 @@
-// Cuts the steps of all sequences into parts of equal cost. A sequence costs its steps and a fixed overhead for its
-// queries and outputs; the costs laid end to end are cut every `budget`. Every step is a prefix sum or a binary search.
+// Shares the steps of all sequences out among parts of equal cost. The costs of the sequences are laid end to end on one
+// axis. The plan by load cuts that axis every `budget`; a sequence costs its steps and a fixed overhead for its queries
+// and outputs. The plan by length (deterministic) cuts it only between splits, each of which has the overhead.
 
 #include <cuda_runtime.h>
 
@@ -16,9 +17,8 @@ struct PlanParams {
   PlanPart *parts;
   int32_t *splits;
   int batch, part_count, overhead, least;
+  SplitRule rule;
 };
-
-__device__ int steps_of(int length) { return (length + kStepTokens - 1) / kStepTokens; }
 
 // In place inclusive prefix sum of values[0, count) by the whole block; `totals` holds one int a warp.
 __device__ void prefix_sum(int *values, int count, int *totals) {
@@ -55,7 +55,7 @@ __device__ int first_beyond(const int *ends, int count, int position) {
   return low;
 }
 
-__global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
+__global__ void __launch_bounds__(kPlanThreads) plan_by_load_kernel(PlanParams p) {
   extern __shared__ int ends[];  // end of each sequence on the cost axis
   __shared__ int totals[kPlanThreads / 32];
   int *jobs = ends + p.batch;  // prefix sum of the parts in which a cut sequence starts
@@ -104,6 +104,82 @@ __global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
   if (threadIdx.x == 0) p.splits[0] = 0;
   __syncthreads();
   prefix_sum(p.splits + 1, p.batch, totals);
+  __threadfence();  // mla_decode reads the plan before it waits for the kernel before it
+}
+
+// A cut between two splits: where it lies on the cost axis, and what it is there.
+struct Cut {
+  int position, seq, step;
+};
+
+// The cost axis of a plan by length: each split costs its steps and the overhead.
+struct SplitAxis {
+  const int *ends;  // of each sequence
+  PlanParams p;
+
+  __device__ int total() const { return ends[p.batch - 1]; }
+  // The last cut at or before `position`, which lies in sequence `seq` or a later one.
+  __device__ Cut cut_before(int position, int seq) const {
+    if (position >= total()) return {total(), p.batch, 0};
+    while (ends[seq] <= position) ++seq;
+    const int begin = seq == 0 ? 0 : ends[seq - 1], chunk = p.rule.split_steps(steps_of(p.seq_lens[seq]));
+    const int splits = (position - begin) / (chunk + p.overhead);
+    return {begin + splits * (chunk + p.overhead), seq, splits * chunk};
+  }
+};
+
+// A split is never cut, so the parts are what costs least at its worst: the smallest budget with which taking splits in
+// order, for each part as many as fit, gets through all of them. Candidates are tried side by side, a thread each.
+__global__ void __launch_bounds__(kPlanThreads) plan_by_length_kernel(PlanParams p) {
+  constexpr int kCandidates = 128;
+  extern __shared__ int ends[];
+  __shared__ int totals[kPlanThreads / 32];
+  __shared__ int largest, budget;
+  if (threadIdx.x == 0) largest = 0;
+  __syncthreads();
+  for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) {
+    const int steps = steps_of(p.seq_lens[b]), splits = p.rule.splits(steps);
+    ends[b] = steps + splits * p.overhead;
+    p.splits[b + 1] = splits;
+    atomicMax(&largest, p.rule.split_steps(steps) + p.overhead);
+  }
+  if (threadIdx.x == 0) p.splits[0] = 0;
+  __syncthreads();
+  prefix_sum(ends, p.batch, totals);
+  prefix_sum(p.splits + 1, p.batch, totals);
+
+  const SplitAxis axis = {ends, p};
+  const int even = (axis.total() + p.part_count - 1) / p.part_count;
+  const int lowest = max(even, largest), highest = even + largest;  // the latter always suffices
+  if (threadIdx.x == 0) budget = highest;
+  __syncthreads();
+  if (threadIdx.x < kCandidates) {
+    const int candidate = lowest + (highest - lowest) * static_cast<int>(threadIdx.x) / kCandidates;
+    Cut cut = {0, 0, 0};
+    for (int part = 0; part < p.part_count && cut.position < axis.total(); ++part) {
+      cut = axis.cut_before(cut.position + candidate, cut.seq);
+    }
+    if (cut.position == axis.total()) atomicMin(&budget, candidate);
+  }
+  __syncthreads();
+  if (threadIdx.x > 0) return;
+  Cut from = {0, 0, 0};
+  for (int part = 0; part < p.part_count; ++part) {
+    const Cut to = axis.cut_before(from.position + budget, from.seq);
+    PlanPart row = {};
+    row.combine_seq = -1;
+    row.first_seq = from.seq;
+    row.first_step = from.step;
+    row.last_seq = to.step > 0 ? to.seq : to.seq - 1;
+    row.end_step = to.step;
+    if (row.first_seq <= row.last_seq) {
+      row.first_len = p.seq_lens[row.first_seq];
+      if (to.step == 0) row.end_step = steps_of(p.seq_lens[row.last_seq]);
+    }
+    p.parts[part] = row;
+    from = to;
+  }
+  __threadfence();  // mla_decode reads the plan before it waits for the kernel before it
 }
 
 }  // namespace
@@ -111,12 +187,13 @@ __global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
 cudaError_t launch_plan(const DecodeShape &shape, const int32_t *seq_lens, int32_t *tiles, int32_t *splits,
                         cudaStream_t stream) {
   const size_t smem = sizeof(int) * (shape.batch + shape.parts);
-  cudaError_t status = cudaFuncSetAttribute(plan_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+  auto kernel = shape.rule.fixed() ? plan_by_length_kernel : plan_by_load_kernel;
+  cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                             (kMaxPlanBatch + shape.parts) * sizeof(int));
   if (status != cudaSuccess) return status;
   PlanParams params = {seq_lens, reinterpret_cast<PlanPart *>(tiles), splits, shape.batch, shape.parts,
-                       shape.sequence_overhead, shape.least_steps};
-  plan_kernel<<<1, kPlanThreads, smem, stream>>>(params);
+                       shape.sequence_overhead, shape.least_steps, shape.rule};
+  kernel<<<1, kPlanThreads, smem, stream>>>(params);
   return cudaGetLastError();
 }
 

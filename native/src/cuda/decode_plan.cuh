@@ -1,5 +1,7 @@
-// The tile plan of a decode call: which blocks of which sequences each worker takes. See docs/kernels.md.
+// The tile plan of a decode call: which steps of which sequences each worker takes. See docs/kernels.md.
 #pragma once
+
+#include <cuda_runtime_api.h>
 
 #include <cstdint>
 
@@ -11,10 +13,38 @@ constexpr int kTileRows = 64;  // query rows (s_q x heads) of one thread block
 constexpr int kHeadDim = 576;  // latent and rope part of a key
 constexpr int kValueDim = 512;
 
+// The steps that `length` keys take.
+__host__ __device__ constexpr int steps_of(int length) { return (length + kStepTokens - 1) / kStepTokens; }
+
+// How the deterministic plan splits a sequence, by its own length alone, so that its result does not depend on its
+// neighbours: evenly, so that no split is longer than long_steps, and a short sequence into up to short_splits of at
+// least about short_steps. All zero: the plan cuts wherever the load of the workers asks for it.
+struct SplitRule {
+  int short_steps, short_splits, long_steps;
+
+  __host__ __device__ bool fixed() const { return long_steps > 0; }
+  // Steps of each split but the last, which may have fewer; at least 1.
+  __host__ __device__ int split_steps(int steps) const {
+    int few = (steps + short_steps - 1) / short_steps, many = (steps + long_steps - 1) / long_steps;
+    few = few < short_splits ? few : short_splits;
+    const int splits = few > many ? few : many;
+    return splits > 1 ? (steps + splits - 1) / splits : steps > 1 ? steps : 1;
+  }
+  // At least 1: an empty sequence is one empty split.
+  __host__ __device__ int splits(int steps) const {
+    return steps == 0 ? 1 : (steps + split_steps(steps) - 1) / split_steps(steps);
+  }
+  // No sequence of up to `steps` has more splits.
+  __host__ __device__ int most_splits(int steps) const {
+    const int many = (steps + long_steps - 1) / long_steps;
+    return many > short_splits ? many : short_splits;
+  }
+};
+
 // One row of `tiles`: the work of one worker (the thread blocks that share a part), from (first_seq, first_step) to
 // (last_seq, end_step); first_seq > last_seq when there is none. Beside it, and not connected with it, row j holds the
 // j-th sequence that has been cut (combine_seq, or -1 when there are fewer), in how many splits, and the part that has
-// the first of them.
+// the first of them; the deterministic plan, whose splits follow from the lengths, does without.
 struct alignas(16) PlanPart {
   int32_t first_seq, first_step, last_seq, end_step;
   int32_t combine_seq, combine_splits, combine_part;
@@ -22,8 +52,8 @@ struct alignas(16) PlanPart {
 };
 static_assert(sizeof(PlanPart) == 32, "a row of tiles is eight int32");
 
-// A part writes at most two partial results: of a sequence that came from the part before, and of one that goes on in
-// the next. Their places in the workspace:
+// Places of partial results in the workspace. A part of the plan by load writes at most two: of a sequence that came
+// from the part before, and of one that goes on in the next. With a split rule each split of a sequence has its own.
 __host__ __device__ constexpr int continued_slot(int part) { return 2 * part; }
 __host__ __device__ constexpr int starting_slot(int part) { return 2 * part + 1; }
 

@@ -3,8 +3,10 @@
 #include "gemm.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "gemm_kernel.cuh"
+#include "gemm_library.h"
 #include "launch.h"
 
 namespace mla::cuda {
@@ -12,25 +14,33 @@ namespace {
 
 // Weight rows x tokens, stages, blocks a multiprocessor.
 using SmallTile = GemmTile<64, 32, 8, 2>;
+using SmallDeepTile = GemmTile<64, 32, 16, 1>;
 using NarrowTile = GemmTile<64, 128, 4, 2>;
+using NarrowDeepTile = GemmTile<64, 128, 8, 1>;
 using MiddleTile = GemmTile<128, 128, 6, 1>;
-using WideTile = GemmTile<256, 128, 4, 1>;
+using WideTile = GemmTile<128, 256, 4, 1>;
+using TallTile = GemmTile<256, 128, 4, 1>;
 
 // A product as the kernel takes it: weights [groups, columns, depth] with the strides in elements, one of the last two 1.
 struct Product {
   GemmParams params;
-  void *weights;
+  void *x, *weights;
+  int64_t x_rows, x_group_stride;
   int64_t group_stride, column_stride, depth_stride;
   bool float_out;
-  int64_t expected_rows, expected_groups;  // rows of a group with rows, and how many such: what tiles are chosen by
+  // What tiles are chosen by: rows of a group with rows, and how many such; the most rows that one can have.
+  int64_t expected_rows, expected_groups, most_rows;
 };
 
-bool encode_weights(CUtensorMap &map, const Product &product, bool across, int tile_rows) {
+bool encode_maps(GemmMaps &maps, const Product &product, bool across, int tile_rows) {
   const GemmParams &p = product.params;
-  return across ? encode_map(map, product.weights, p.columns, p.depth, product.depth_stride, p.groups,
-                             product.group_stride, kStepDepth)
-                : encode_map(map, product.weights, p.depth, p.columns, product.column_stride, p.groups,
-                             product.group_stride, tile_rows);
+  const int64_t x_groups = p.offsets ? 1 : p.groups;
+  return encode_map(maps.tokens, product.x, p.depth, product.x_rows, p.x_stride, x_groups, product.x_group_stride,
+                    kTokenUnit) &&
+         (across ? encode_map(maps.weights, product.weights, p.columns, p.depth, product.depth_stride, p.groups,
+                              product.group_stride, kStepDepth)
+                 : encode_map(maps.weights, product.weights, p.depth, p.columns, product.column_stride, p.groups,
+                              product.group_stride, tile_rows));
 }
 
 // A dimension's stride, which is of no meaning where there is at most one step of it.
@@ -40,11 +50,20 @@ int64_t stride_of(const mla_tensor &t, int dimension, int64_t otherwise) {
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// The distance of matrices; where there is one only, any that the driver takes.
+// The distance of the weights' matrices; where there is one only, any that the driver takes.
 int64_t matrix_distance(int64_t distance, const Product &product) {
   const GemmParams &p = product.params;
   if (p.groups > 1) return distance;
   return round_up(std::max(p.columns * product.column_stride, p.depth * product.depth_stride), 8);
+}
+
+bool by_columns(const Product &product) { return product.column_stride == 1 && product.depth_stride != 1; }
+void set_x(Product &product, const mla_tensor &x, int row_dimension, int64_t stride_of_one_row) {
+  product.x = x.data;
+  product.x_rows = x.shape[row_dimension];
+  product.params.x = static_cast<const __nv_bfloat16 *>(x.data);
+  product.params.x_stride = stride_of(x, row_dimension, stride_of_one_row);
+  product.x_group_stride = product.params.x_stride;
 }
 
 int64_t tiles_of(int64_t size, int64_t tile) { return (size + tile - 1) / tile; }
@@ -61,7 +80,7 @@ std::string unsupported(const char *what, const mla_tensor &x, const mla_tensor 
            std::to_string(p.depth) + ", N " + std::to_string(p.columns);
   }
   const int64_t column_stride = product.column_stride == 1 ? product.depth_stride : product.column_stride;
-  if (!aligned16(x.data) || p.x_stride % 8 != 0 || p.x_group_stride % 8 != 0 || !aligned16(product.weights) ||
+  if (!aligned16(x.data) || p.x_stride % 8 != 0 || product.x_group_stride % 8 != 0 || !aligned16(product.weights) ||
       column_stride % 8 != 0 || product.group_stride % 8 != 0 || !aligned16(out.data) || p.out_stride % unit != 0 ||
       p.out_group_stride % unit != 0) {
     return where + "takes rows that are 16-byte aligned only, in x, w and out";
@@ -77,8 +96,8 @@ size_t shared_bytes(const GemmParams &p) {
 template <class Tile, bool kAcross, class Out>
 cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t stream) {
   const GemmParams &p = product.params;
-  CUtensorMap map;
-  if (!encode_weights(map, product, kAcross, Tile::kRows)) return cudaErrorInvalidValue;
+  GemmMaps maps;
+  if (!encode_maps(maps, product, kAcross, Tile::kRows)) return cudaErrorInvalidValue;
   auto kernel = gemm_kernel<Tile, kAcross, Out>;
   const size_t smem = shared_bytes<Tile>(p);
   cudaError_t status =
@@ -91,32 +110,89 @@ cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t str
   const int64_t blocks =
       std::min<int64_t>(columns * row_tiles, int64_t{multiprocessors} * Tile::kBlocksPerMultiprocessor);
   Launch launch(dim3(static_cast<unsigned>(blocks)), Tile::kThreads, smem, stream);
-  return cudaLaunchKernelEx(&launch.config, kernel, map, p);
+  return cudaLaunchKernelEx(&launch.config, kernel, maps, p);
+}
+
+// What a product takes with a tile, in cycles of a multiprocessor, the memory's pace left out: that is the same for all.
+template <class Tile>
+double cost(const Product &product, int multiprocessors) {
+  constexpr double kRingCycles = 1800;  // from a stage's release to its next use
+  constexpr double kCacheBytes = 36;    // from L2 in a cycle, when all multiprocessors read
+  constexpr double kGatherCost = 1.5;   // of a gathered byte
+  constexpr double kTileCycles = 3000;  // to write the results; half of it is about what starting takes
+  const GemmParams &p = product.params;
+  const double rows = static_cast<double>(product.expected_rows);
+  // Experts' numbers of rows vary: on average half a tile is left over.
+  const double row_tiles = p.offsets ? std::max(1.0, rows / Tile::kTokens + 0.5)
+                                     : static_cast<double>(tiles_of(product.expected_rows, Tile::kTokens));
+  const double tokens = std::min<double>(Tile::kTokens, std::ceil(rows / row_tiles / kTokenUnit) * kTokenUnit);
+  const double tiles = row_tiles * static_cast<double>(product.expected_groups * tiles_of(p.columns, Tile::kRows));
+  const double resident = std::clamp(std::ceil(tiles / multiprocessors), 1.0, double{Tile::kBlocksPerMultiprocessor});
+  const double rounds = std::ceil(tiles / (multiprocessors * resident));
+  const double bytes = 128 * (Tile::kRows + tokens * (p.rows ? kGatherCost : 1.0));
+  const double step = std::max({resident * (Tile::kRows / kBlockRows) * 2 * tokens, resident * bytes / kCacheBytes,
+                                kRingCycles / Tile::kStages});
+  return rounds * (static_cast<double>(tiles_of(p.depth, kStepDepth)) * step + kTileCycles);
+}
+
+// Launches with the cheapest of the tiles; of equals the first.
+template <bool kAcross, class Out, class First, class... Others>
+cudaError_t launch_cheapest(const Product &product, int multiprocessors, cudaStream_t stream) {
+  if constexpr (sizeof...(Others) > 0) {
+    const double cheapest = std::min({cost<Others>(product, multiprocessors)...});
+    if (cheapest < cost<First>(product, multiprocessors)) {
+      return launch_cheapest<kAcross, Out, Others...>(product, multiprocessors, stream);
+    }
+  }
+  return launch<First, kAcross, Out>(product, multiprocessors, stream);
 }
 
 template <bool kAcross, class Out>
 cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t stream) {
-  auto tiles = [&](int64_t rows, int64_t tokens) {
-    return tiles_of(product.params.columns, rows) * product.expected_groups * tiles_of(product.expected_rows, tokens);
-  };
-  if (product.expected_rows <= 32 && product.params.group_rows <= 32) {
-    return launch<SmallTile, kAcross, Out>(product, multiprocessors, stream);
+  if (product.most_rows <= SmallTile::kTokens) {
+    return launch_cheapest<kAcross, Out, SmallDeepTile, SmallTile>(product, multiprocessors, stream);
   }
-  if (tiles(256, 128) >= multiprocessors) return launch<WideTile, kAcross, Out>(product, multiprocessors, stream);
-  if (tiles(128, 128) >= multiprocessors) return launch<MiddleTile, kAcross, Out>(product, multiprocessors, stream);
-  return launch<NarrowTile, kAcross, Out>(product, multiprocessors, stream);
+  return launch_cheapest<kAcross, Out, WideTile, TallTile, MiddleTile, NarrowDeepTile, NarrowTile>(
+      product, multiprocessors, stream);
 }
 
 }  // namespace
 
 struct Gemm::State {
-  int multiprocessors;
+  int multiprocessors = 0;
+  bool deterministic = false;
+  std::unique_ptr<GemmLibrary> library;  // null where it is not installed
+
+  // By the library, where it may and can: it is faster for most shapes, but cuts the depth differently for different rows.
+  bool run_by_library(const Product &product, cudaStream_t stream) {
+    const GemmParams &p = product.params;
+    if (!library || deterministic || p.bias) return false;
+    const bool across = by_columns(product);
+    LibraryProduct wanted = {};
+    wanted.batch = p.groups;
+    wanted.rows = p.group_rows;
+    wanted.columns = p.columns;
+    wanted.depth = p.depth;
+    wanted.x_stride = p.x_stride;
+    wanted.x_batch_stride = product.x_group_stride;
+    wanted.w_stride = across ? product.depth_stride : product.column_stride;
+    wanted.w_batch_stride = product.group_stride;
+    wanted.out_stride = p.group_rows > 1 ? p.out_stride : p.columns;
+    wanted.out_batch_stride = p.out_group_stride;
+    wanted.across = across;
+    wanted.float_out = product.float_out;
+    const auto addresses = reinterpret_cast<uintptr_t>(p.x) | reinterpret_cast<uintptr_t>(product.weights) |
+                           reinterpret_cast<uintptr_t>(p.out);
+    wanted.alignment = addresses % 256 == 0 ? 256 : 16;
+    return library->run(wanted, p.x, product.weights, p.out, stream);
+  }
 
   mla_status run(const char *what, const Product &product, cudaStream_t stream, std::string &error) {
     const GemmParams &p = product.params;
     if (p.columns == 0 || p.group_rows == 0 || p.groups == 0) return MLA_OK;
+    if (!p.offsets && run_by_library(product, stream)) return MLA_OK;
     cudaError_t status;
-    if (product.column_stride == 1 && product.depth_stride != 1) {
+    if (by_columns(product)) {
       status = launch<true, __nv_bfloat16>(product, multiprocessors, stream);
     } else if (product.float_out) {
       status = launch<false, float>(product, multiprocessors, stream);
@@ -130,6 +206,9 @@ struct Gemm::State {
 Gemm::Gemm(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Gemm::~Gemm() = default;
 
+void Gemm::set_deterministic(bool on) { state_->deterministic = on; }
+bool Gemm::has_library() const { return state_->library != nullptr; }
+
 mla_status Gemm::create(std::unique_ptr<Gemm> &out, std::string &error) {
   auto state = std::make_unique<State>();
   int device = 0;
@@ -138,6 +217,8 @@ mla_status Gemm::create(std::unique_ptr<Gemm> &out, std::string &error) {
     status = cudaDeviceGetAttribute(&state->multiprocessors, cudaDevAttrMultiProcessorCount, device);
   }
   if (status != cudaSuccess) return device_status(status, "the matrix products", error);
+  std::string reason;  // the kernel does without
+  state->library = GemmLibrary::open(reason);
   out.reset(new Gemm(std::move(state)));
   return MLA_OK;
 }
@@ -146,8 +227,7 @@ mla_status Gemm::gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor
                       cudaStream_t stream, std::string &error) {
   Product product = {};
   GemmParams &p = product.params;
-  p.x = static_cast<const __nv_bfloat16 *>(x.data);
-  p.x_stride = stride_of(x, 0, 0);
+  set_x(product, x, 0, round_up(x.shape[1], 8));
   p.out = out.data;
   p.out_stride = stride_of(out, 0, 0);
   p.groups = 1;
@@ -159,7 +239,7 @@ mla_status Gemm::gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor
   product.depth_stride = 1;
   product.group_stride = matrix_distance(0, product);
   product.float_out = out.dtype == MLA_F32;
-  product.expected_rows = p.group_rows;
+  product.expected_rows = product.most_rows = p.group_rows;
   product.expected_groups = 1;
   error = unsupported("mla_gemm", x, w, out, product);
   if (error.empty() && bias != nullptr && bias->dtype != MLA_BF16) error = "mla_gemm on CUDA takes a BF16 bias only";
@@ -172,9 +252,8 @@ mla_status Gemm::batched_gemm(const mla_tensor &x, const mla_tensor &w, const ml
                               std::string &error) {
   Product product = {};
   GemmParams &p = product.params;
-  p.x = static_cast<const __nv_bfloat16 *>(x.data);
-  p.x_stride = stride_of(x, 1, 0);
-  p.x_group_stride = stride_of(x, 0, 0);
+  set_x(product, x, 1, round_up(x.shape[2], 8));
+  product.x_group_stride = stride_of(x, 0, p.x_stride);
   p.out = out.data;
   p.out_stride = stride_of(out, 1, 0);
   p.out_group_stride = stride_of(out, 0, 0);
@@ -187,7 +266,7 @@ mla_status Gemm::batched_gemm(const mla_tensor &x, const mla_tensor &w, const ml
   product.depth_stride = stride_of(w, 2, 1);
   product.group_stride = matrix_distance(w.stride[0], product);
   product.float_out = out.dtype == MLA_F32;
-  product.expected_rows = p.group_rows;
+  product.expected_rows = product.most_rows = p.group_rows;
   product.expected_groups = p.groups;
   error = unsupported("mla_batched_gemm", x, w, out, product);
   if (!error.empty()) return MLA_UNSUPPORTED;
@@ -199,8 +278,7 @@ mla_status Gemm::moe_gemm(const mla_tensor &x, const mla_tensor *rows, const mla
                           std::string &error) {
   Product product = {};
   GemmParams &p = product.params;
-  p.x = static_cast<const __nv_bfloat16 *>(x.data);
-  p.x_stride = stride_of(x, 0, 0);
+  set_x(product, x, 0, round_up(x.shape[1], 8));
   p.rows = rows ? static_cast<const int32_t *>(rows->data) : nullptr;
   p.offsets = static_cast<const int32_t *>(offsets.data);
   p.out = out.data;
@@ -218,6 +296,7 @@ mla_status Gemm::moe_gemm(const mla_tensor &x, const mla_tensor *rows, const mla
   product.float_out = out.dtype == MLA_F32;
   product.expected_groups = std::min<int64_t>(num_experts, p.group_rows);
   product.expected_rows = tiles_of(p.group_rows, num_experts);
+  product.most_rows = std::min(x.shape[0], out.shape[0]);  // a token goes to an expert once
   error = unsupported("mla_moe_gemm", x, weights[0], out, product);
   for (int e = 1; e < num_experts && error.empty(); ++e) {
     if (address(e) - address(e - 1) != distance || distance <= 0 ||

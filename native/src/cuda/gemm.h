@@ -13,9 +13,10 @@
 namespace mla::cuda {
 
 /*
- * The matrix products of one device: what they keep between calls (tensor maps, a workspace). Belongs to the thread of its
- * context. All calls only put work on `stream`, allocate nothing after the first call of a shape, and may be captured in a
- * graph. Each returns MLA_OK, MLA_UNSUPPORTED (nothing was done) or MLA_DEVICE_ERROR, with the reason in `error`.
+ * The matrix products of one device: a kernel of our own, and cuBLASLt for the products without experts where it is
+ * installed. Belongs to the thread of its context. All calls only put work on `stream`, allocate no device memory, and may
+ * be captured in a graph. Each returns MLA_OK, MLA_UNSUPPORTED (nothing was done) or MLA_DEVICE_ERROR, with the reason in
+ * `error`.
  */
 class Gemm {
  public:
@@ -23,8 +24,9 @@ class Gemm {
   static mla_status create(std::unique_ptr<Gemm> &out, std::string &error);
   ~Gemm();
 
-  // Whether a row's result must not depend on the other rows of a call; off at first.
+  // Whether a row's result must not depend on the other rows of a call; off at first. Then our own kernel does it all.
   void set_deterministic(bool on);
+  bool has_library() const;  // cuBLASLt is there
 
   mla_status gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor *bias, const mla_tensor &out,
                   cudaStream_t stream, std::string &error);

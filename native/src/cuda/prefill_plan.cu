@@ -5,6 +5,7 @@
 #include <cub/block/block_scan.cuh>
 
 #include "decode.h"
+#include "sm90/barrier.cuh"
 
 namespace mla::cuda {
 namespace {
@@ -44,6 +45,7 @@ __global__ void __launch_bounds__(kPlanThreads) prefill_plan_kernel(PrefillPlanP
   __shared__ int buckets[kBuckets];
   __shared__ BlockScan::TempStorage scan;
   const int thread = threadIdx.x;
+  sm90::launch_dependents();  // its prologue overlaps; it waits for the list
 
   int total = 0;
   for (int base = 0; base < p.batch; base += kPlanThreads) {

@@ -262,9 +262,8 @@ DecodeCall::DecodeCall(const DecodeCase &shape, uint64_t seed) : case_(shape), r
   out_count_ = batch * rows_ * kLatent;
   lse_count_ = batch * rows_;
 
-  args_.plan = {case_.batch, case_.s_q, case_.heads, longest, 0};
+  args_.plan = {case_.batch, case_.s_q, case_.heads, longest, case_.deterministic ? MLA_PLAN_DETERMINISTIC : 0};
   args_.softmax_scale = 1.0f / std::sqrt(static_cast<float>(kDim));
-  auto layout = cuda::decode_shape(args_.plan, multiprocessors());
   auto *q = allocate<__nv_bfloat16>(batch * rows_ * kDim);
   fill_random<<<512, 256>>>(q, batch * rows_ * kDim, seed);
   CHECK_CUDA(cudaGetLastError());
@@ -273,17 +272,22 @@ DecodeCall::DecodeCall(const DecodeCase &shape, uint64_t seed) : case_(shape), r
                        {cache_blocks_, kBlock, kDim});
   args_.block_table = tensor(allocate<int32_t>(batch * max_blocks_), MLA_I32, {batch, max_blocks_});
   args_.seq_lens = tensor(allocate<int32_t>(batch), MLA_I32, {batch});
-  args_.tiles = tensor(allocate<int32_t>(layout.parts * 8), MLA_I32, {layout.parts, 8});
-  args_.splits = tensor(allocate<int32_t>(batch + 1), MLA_I32, {batch + 1});
-  int64_t workspace = cuda::workspace_floats(layout);
-  args_.workspace = tensor(allocate<float>(workspace), MLA_F32, {workspace});
-  CHECK_CUDA(cudaMemset(args_.workspace.data, 0xFF, workspace * sizeof(float)));
+  allocate_plan(args_);
   guarded_out_ = allocate<uint16_t>(out_count_ + 2 * kGuard);
   guarded_lse_ = allocate<float>(lse_count_ + 2 * kGuard);
   args_.out = tensor(guarded_out_ + kGuard, MLA_BF16, {batch, case_.s_q, case_.heads, kLatent});
   args_.lse = tensor(guarded_lse_ + kGuard, MLA_F32, {batch, case_.heads, case_.s_q});
   fill_cache(seed);
   poison_outputs();
+}
+
+void DecodeCall::allocate_plan(mla_decode_args &args) {
+  auto layout = cuda::decode_shape(args.plan, multiprocessors());
+  const int64_t batch = args.plan.batch, workspace = cuda::workspace_floats(layout);
+  args.tiles = tensor(allocate<int32_t>(layout.parts * 8), MLA_I32, {layout.parts, 8});
+  args.splits = tensor(allocate<int32_t>(batch + 1), MLA_I32, {batch + 1});
+  args.workspace = tensor(allocate<float>(workspace), MLA_F32, {workspace});
+  CHECK_CUDA(cudaMemset(args.workspace.data, 0xFF, workspace * sizeof(float)));
 }
 
 DecodeCall::~DecodeCall() {
@@ -328,6 +332,39 @@ void DecodeCall::plan(cudaStream_t stream) {
 void DecodeCall::decode(cudaStream_t stream) {
   std::string error;
   require_ok(cuda::decode(args_, multiprocessors(), stream, error), error);
+}
+
+int64_t DecodeCall::bits_differing_alone(int b, cudaStream_t stream) {
+  mla_decode_args alone = args_;
+  alone.plan.batch = 1;
+  auto slice = [b](const mla_tensor &t, int64_t bytes) {
+    mla_tensor one = t;
+    one.shape[0] = 1;
+    one.data = static_cast<char *>(t.data) + b * t.stride[0] * bytes;
+    return one;
+  };
+  alone.q = slice(args_.q, 2);
+  alone.block_table = slice(args_.block_table, 4);
+  alone.seq_lens = slice(args_.seq_lens, 4);
+  alone.out = tensor(allocate<__nv_bfloat16>(rows_ * kLatent), MLA_BF16, {1, case_.s_q, case_.heads, kLatent});
+  alone.lse = tensor(allocate<float>(rows_), MLA_F32, {1, case_.heads, case_.s_q});
+  allocate_plan(alone);
+  CHECK_CUDA(cudaDeviceSynchronize());  // the memset of the workspace
+  std::string error;
+  require_ok(cuda::plan(alone.plan, alone.seq_lens, alone.tiles, alone.splits, multiprocessors(), stream, error), error);
+  require_ok(cuda::decode(alone, multiprocessors(), stream, error), error);
+  CHECK_CUDA(cudaStreamSynchronize(stream));
+
+  int64_t differing = 0;
+  auto compare = [&](const mla_tensor &ours, const mla_tensor &theirs, size_t bytes) {
+    std::vector<uint8_t> a(bytes), c(bytes);
+    CHECK_CUDA(cudaMemcpy(a.data(), ours.data, bytes, cudaMemcpyDeviceToHost));
+    CHECK_CUDA(cudaMemcpy(c.data(), theirs.data, bytes, cudaMemcpyDeviceToHost));
+    for (size_t i = 0; i < bytes; ++i) differing += __builtin_popcount(a[i] ^ c[i]);
+  };
+  compare(alone.out, slice(args_.out, 2), rows_ * kLatent * 2);
+  compare(alone.lse, slice(args_.lse, 4), rows_ * 4);
+  return differing;
 }
 
 bool DecodeCall::sentinels_intact() {

@@ -17,6 +17,7 @@ void check_cuda(cudaError_t status, const char *expression, const char *file, in
 struct DecodeCase {
   int batch, s_q, heads;
   std::vector<int> lengths;
+  bool deterministic = false;
 };
 
 // Lengths as the baseline draws them: max(normal(mean, mean / 2), s_q), Python's random module after seed(0).
@@ -42,11 +43,14 @@ class DecodeCall {
   void poison_outputs();
   Difference compare_with_reference();
   bool sentinels_intact();
+  // Decodes sequence b once more, alone; the number of bits of its out and lse that differ from what the call gave.
+  int64_t bits_differing_alone(int b, cudaStream_t stream);
 
  private:
   template <typename T>
   T *allocate(int64_t count);
   void fill_cache(uint64_t seed);
+  void allocate_plan(mla_decode_args &args);
 
   DecodeCase case_;
   int64_t rows_, out_count_, lse_count_;

@@ -1,9 +1,11 @@
 // Tests and times mla_plan and mla_decode on a Hopper GPU.
 //
 //   decode_test check [cases [seed]]          random cases against the reference; exit status 1 if one is wrong
+//   decode_test invariance [cases [seed]]     deterministic plan: sequences alone and among 255 others, bit for bit
 //   decode_test small                         a few small cases, for compute-sanitizer
 //   decode_test bench [matmul TFLOP/s [row]]  the baseline's 42 rows; the ceiling of a BF16 product, measured elsewhere
-//                                             in the same session, enters the floor
+//                                             in the same session, enters the floor; `fixed` is the time with the
+//                                             deterministic plan over the time without
 
 #include <algorithm>
 #include <cmath>
@@ -63,9 +65,10 @@ bool run_case(const DecodeCase &shape, uint64_t seed, bool in_graph) {
   // NaN is on neither side of a comparison: ask for what must hold.
   bool right = d.bad_out == 0 && d.bad_lse == 0 && d.cosine < kCosineTolerance && intact;
   if (!right) {
-    std::printf("WRONG batch %d s_q %d heads %d seed %llu: out %lld outside (worst %.3g, cosine %.3g), lse %lld "
+    std::printf("WRONG batch %d s_q %d heads %d%s seed %llu: out %lld outside (worst %.3g, cosine %.3g), lse %lld "
                 "(worst %.3g), sentinels %s; lengths",
-                shape.batch, shape.s_q, shape.heads, static_cast<unsigned long long>(seed),
+                shape.batch, shape.s_q, shape.heads, shape.deterministic ? " deterministic" : "",
+                static_cast<unsigned long long>(seed),
                 static_cast<long long>(d.bad_out), d.worst_out, d.cosine, static_cast<long long>(d.bad_lse), d.worst_lse,
                 intact ? "intact" : "OVERWRITTEN");
     for (int i = 0; i < std::min(shape.batch, 12); ++i) std::printf(" %d", shape.lengths[i]);
@@ -80,6 +83,7 @@ DecodeCase random_case(std::mt19937_64 &random) {
   const int long_lengths[] = {1024, 2047, 4096, 8191, 16385, 32768};
   auto pick = [&](int count) { return static_cast<int>(random() % count); };
   DecodeCase shape;
+  shape.deterministic = pick(2) == 0;
   shape.heads = heads[pick(8)];
   shape.s_q = 1 + pick(4) * pick(2) + pick(20) / 19 * 4;
   const int kind = pick(10);
@@ -102,9 +106,44 @@ int check(int cases, uint64_t seed) {
   return wrong > 0 || cases == 0;
 }
 
+// The deterministic plan: sequences among 255 others and alone, bit for bit.
+int invariance(int cases, uint64_t seed) {
+  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+  constexpr int kBatch = 256, kAlone = 24;
+  cudaStream_t stream;
+  CHECK_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  std::mt19937_64 random(seed);
+  int wrong = 0, compared = 0;
+  for (int i = 0; i < cases; ++i) {
+    DecodeCase shape = random_case(random);
+    shape.deterministic = true;
+    shape.batch = kBatch;
+    const int extra = static_cast<int>(random() % 3) * 4000;
+    shape.lengths.resize(kBatch);
+    for (int b = 0; b < kBatch; ++b) {
+      if (shape.lengths[b] == 0) shape.lengths[b] = static_cast<int>(random() % (b % 16 == 0 ? 500 + extra : 1500));
+    }
+    DecodeCall call(shape, seed + i);
+    run_calls(call, i % 2 == 1);
+    for (int k = 0; k < kAlone; ++k, ++compared) {
+      const int b = k < 8 ? k * 16 : static_cast<int>(random() % kBatch);
+      const int64_t bits = call.bits_differing_alone(b, stream);
+      if (bits == 0) continue;
+      ++wrong;
+      std::printf("DIFFERS case %d s_q %d heads %d sequence %d length %d: %lld bits\n", i, shape.s_q, shape.heads, b,
+                  shape.lengths[b], static_cast<long long>(bits));
+    }
+  }
+  CHECK_CUDA(cudaStreamDestroy(stream));
+  std::printf("invariance: %d sequences alone and among %d others, %d differ\n", compared, kBatch - 1, wrong);
+  return wrong > 0 || compared == 0;
+}
+
 int small() {
   const DecodeCase cases[] = {
-      {1, 1, 16, {70}}, {2, 1, 128, {130, 0}}, {2, 2, 128, {65, 200}}, {3, 4, 5, {3, 1, 64}}, {1, 1, 64, {700}}};
+      {1, 1, 16, {70}},          {2, 1, 128, {130, 0}},     {2, 2, 128, {65, 200}},
+      {3, 4, 5, {3, 1, 64}},     {1, 1, 64, {700}},         {3, 1, 16, {700, 0, 65}, true},
+      {1, 2, 128, {1200}, true}};
   int wrong = 0;
   for (const DecodeCase &shape : cases) wrong += !run_case(shape, 7, false);
   std::printf("small: %d wrong\n", wrong);
@@ -220,9 +259,9 @@ int bench(double matmul_tflops, int only_row) {
   CHECK_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   double read_gbps = read_ceiling(stream);
   std::printf("ceilings: read %.0f GB/s (measured), BF16 product %.0f TFLOP/s (given)\n", read_gbps, matmul_tflops);
-  std::printf("%5s %3s %6s %5s %9s %8s %7s %6s %9s %6s\n", "batch", "s_q", "mean", "heads", "us", "TFLOP/s", "GB/s",
-              "floor", "FlashMLA", "ratio");
-  double log_ratio = 0;
+  std::printf("%5s %3s %6s %5s %9s %8s %7s %6s %9s %6s %6s\n", "batch", "s_q", "mean", "heads", "us", "TFLOP/s",
+              "GB/s", "floor", "FlashMLA", "ratio", "fixed");
+  double log_ratio = 0, log_fixed = 0;
   int rows = 0, slower = 0;
   for (int r = 0; r < static_cast<int>(std::size(kBaseline)); ++r) {
     if (only_row >= 0 && r != only_row) continue;
@@ -230,24 +269,30 @@ int bench(double matmul_tflops, int only_row) {
     DecodeCase shape = {row.batch, row.s_q, row.heads, baseline_lengths(row.batch, row.s_q, row.mean)};
     double tokens = 0;
     for (int length : shape.lengths) tokens += length;
-    DecodeCall call(shape, 11);
-    call.plan(stream);
-    double us = median_graph_time(stream, 20, [&] {
-      for (int i = 0; i < kCalls; ++i) call.decode(stream);
-    }) / kCalls;
+    auto time = [&](bool deterministic) {
+      shape.deterministic = deterministic;
+      DecodeCall call(shape, 11);
+      call.plan(stream);
+      return median_graph_time(stream, 20, [&] {
+        for (int i = 0; i < kCalls; ++i) call.decode(stream);
+      }) / kCalls;
+    };
+    double us = time(false), fixed = time(true) / us;
     double flops = 2.0 * row.heads * row.s_q * tokens * (576 + 512);
     double bytes = 2.0 * (static_cast<double>(row.batch) * row.s_q * row.heads * (576 + 512) + tokens * 576);
     double floor_us = std::max(bytes / read_gbps / 1e3, flops / matmul_tflops / 1e6);
     double ratio = row.microseconds / us;
     log_ratio += std::log(ratio);
+    log_fixed += std::log(fixed);
     slower += ratio < 1.0;
     ++rows;
-    std::printf("%5d %3d %6d %5d %9.2f %8.1f %7.0f %6.2f %9.2f %6.3f\n", row.batch, row.s_q, row.mean, row.heads, us,
-                flops / us / 1e6, bytes / us / 1e3, floor_us / us, row.microseconds, ratio);
+    std::printf("%5d %3d %6d %5d %9.2f %8.1f %7.0f %6.2f %9.2f %6.3f %6.3f\n", row.batch, row.s_q, row.mean, row.heads, us,
+                flops / us / 1e6, bytes / us / 1e3, floor_us / us, row.microseconds, ratio,
+                fixed);
     std::fflush(stdout);
   }
-  std::printf("bench: %d rows, geometric mean of the ratio %.3f, %d rows slower\n", rows, std::exp(log_ratio / rows),
-              slower);
+  std::printf("bench: %d rows, geometric mean of the ratio %.3f, %d rows slower; deterministic plan x %.3f\n", rows,
+              std::exp(log_ratio / rows), slower, std::exp(log_fixed / rows));
   CHECK_CUDA(cudaStreamDestroy(stream));
   return 0;
 }
@@ -259,8 +304,11 @@ int main(int argc, char **argv) {
   auto number = [&](int index, double otherwise) { return argc > index ? std::atof(argv[index]) : otherwise; };
   const std::string mode = argc > 1 ? argv[1] : "";
   if (mode == "check") return mla::test::check(static_cast<int>(number(2, 1000)), static_cast<uint64_t>(number(3, 1)));
+  if (mode == "invariance") {
+    return mla::test::invariance(static_cast<int>(number(2, 20)), static_cast<uint64_t>(number(3, 1)));
+  }
   if (mode == "small") return mla::test::small();
   if (mode == "bench") return mla::test::bench(number(2, 780), static_cast<int>(number(3, -1)));
-  std::fprintf(stderr, "usage: decode_test check [cases [seed]] | small | bench [matmul TFLOP/s [row]]\n");
+  std::fprintf(stderr, "usage: decode_test check|invariance [cases [seed]] | small | bench [matmul TFLOP/s [row]]\n");
   return 2;
 }

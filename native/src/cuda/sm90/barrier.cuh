@@ -63,6 +63,12 @@ __device__ __forceinline__ void warpgroup_sync(uint32_t id) {
   asm volatile("bar.sync %0, 128;" ::"r"(id) : "memory");
 }
 
+// The same for so many threads, whole warps.
+template <int kThreads>
+__device__ __forceinline__ void named_sync(uint32_t id) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "n"(kThreads) : "memory");
+}
+
 // Orders this thread's ordinary shared memory accesses before later ones of the tensor cores and the copy engine.
 __device__ __forceinline__ void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 

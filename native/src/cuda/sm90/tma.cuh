@@ -45,6 +45,16 @@ __device__ __forceinline__ void tma_load_multicast(uint32_t target, const CUtens
       : "memory");
 }
 
+// Copies contiguous bytes, a multiple of 16, both sides 16-byte aligned; they are counted on `barrier`.
+__device__ __forceinline__ void bulk_load(uint32_t target, const void *source, uint32_t bytes, uint32_t barrier,
+                                          uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
+          target),
+      "l"(source), "r"(bytes), "r"(barrier), "l"(policy)
+      : "memory");
+}
+
 // Brings the box into L2 only.
 __device__ __forceinline__ void tma_prefetch(const CUtensorMap *map, int x, int y, int z) {
   asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global [%0, {%1, %2, %3}];" ::"l"(map), "r"(x), "r"(y), "r"(z)

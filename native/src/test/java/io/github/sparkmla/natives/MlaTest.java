@@ -2,12 +2,17 @@ package io.github.sparkmla.natives;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import io.github.sparkmla.natives.Mla.mla_context;
 import io.github.sparkmla.natives.Mla.mla_tensor;
+import java.io.File;
+import java.io.IOException;
 import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.javacpp.IntPointer;
+import org.bytedeco.javacpp.Loader;
 import org.bytedeco.javacpp.Pointer;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
@@ -99,11 +104,29 @@ class MlaTest {
     }
 
     @Test
-    void cudaNeverBecomesCpu() {
+    void cudaWithoutItsLibraryIsRefused() {
         mla_context cuda = new mla_context();
 
         assertEquals(Mla.MLA_NO_DEVICE, Mla.mla_context_create("cuda", 0, 0, null, cuda));
         assertTrue(cuda.isNull());
+    }
+
+    /** Loads on any machine; says in words why there is no device, and never becomes the CPU. */
+    @Test
+    void theCudaLibraryLoadsWithoutADriver() throws IOException {
+        File library = Loader.cacheResource(Mla.class, "linux-x86_64/libmla_cuda.so");
+        if (library == null) {
+            assertNull(System.getenv("CI"), "CI builds the CUDA backend, but it is not beside the bindings");
+            assumeTrue(false, "this build found no nvcc and has no CUDA backend");
+        }
+        mla_context cuda = new mla_context();
+
+        int status = Mla.mla_context_create("cuda", 10_000, 0, library.getPath(), cuda);
+
+        String words = Mla.mla_last_error().getString();
+        assertEquals(Mla.MLA_NO_DEVICE, status, words);
+        assertTrue(cuda.isNull());
+        assertTrue(words.contains("driver") || words.contains("no CUDA device 10000"), words);
     }
 
     private static mla_tensor matrix(Pointer data, long rows, long columns) {

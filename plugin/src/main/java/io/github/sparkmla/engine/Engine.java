@@ -38,7 +38,7 @@ public final class Engine implements AutoCloseable {
     private volatile Throwable death;
     private final AtomicLong steps = new AtomicLong();
     private volatile long preemptions;
-    private volatile StepListener listener = (kind, sequences, tokens, nanos) -> {};
+    private volatile StepListener listener = step -> {};
     private final AtomicReference<ProfileRequest> profile = new AtomicReference<>();
 
     /** Somebody wants to know where the time of the next step of a kind goes. */
@@ -213,14 +213,17 @@ public final class Engine implements AutoCloseable {
         }
         StepKind kind = step.stream().allMatch(Scheduler.Work::decodes) ? StepKind.DECODE : StepKind.PREFILL;
         int tokens = step.stream().mapToInt(Scheduler.Work::tokens).sum();
+        long context = step.stream().mapToLong(Scheduler.Work::to).sum();
         ProfileRequest asked = profile.get();
-        if (asked != null && asked.kind == kind && profile.compareAndSet(asked, null)) {
+        boolean profiled = asked != null && asked.kind == kind && profile.compareAndSet(asked, null);
+        if (profiled) {
             asked.milliseconds.complete(runner.profile(step, this::append));
         } else {
             runner.run(step, this::append);
         }
         steps.incrementAndGet();
-        listener.step(kind, step.size(), tokens, System.nanoTime() - start);
+        long nanos = System.nanoTime() - start;
+        listener.step(new StepListener.Step(kind, step.size(), tokens, context, nanos, profiled));
     }
 
     private void admit() throws InterruptedException {

@@ -115,7 +115,7 @@ public final class MlaModel implements AutoCloseable {
         this.ops = new Ops(arena.device());
         this.weights = weights;
         this.layers = weights.layers().stream()
-                .map(layer -> LayerWeights.of(config, layer))
+                .map(layer -> LayerWeights.of(config, layer, arena))
                 .toList();
         this.inputs = inputs;
         DType act = activations(arena.device());

@@ -18,6 +18,11 @@ final class WeightBytes implements Weights.Source {
     }
 
     @Override
+    public Tensor weight(long out, long in, String... names) {
+        return matrix(out, in, names);
+    }
+
+    @Override
     public Tensor[] experts(int count, long out, long in, IntFunction<String[]> names) {
         for (int i = 0; i < count; i++) {
             matrix(out, in, names.apply(i));

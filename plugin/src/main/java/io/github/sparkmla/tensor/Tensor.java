@@ -129,6 +129,10 @@ public final class Tensor implements AutoCloseable {
         return dtype;
     }
 
+    long[] shape() {
+        return shape.clone();
+    }
+
     public long size(int dimension) {
         return shape[dimension];
     }
