@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles the attention kernels for CUDA and their test and benchmark programs with plain nvcc (12.4 or later).
+# Compiles the attention kernels and the matrix products for CUDA and their test and benchmark programs with plain nvcc (12.4 or later).
 #
 #   native/src/cuda/build.sh OUT_DIR [nvcc options]
 set -euo pipefail
@@ -12,10 +12,10 @@ nvcc=$(command -v nvcc) || { echo "build.sh: no nvcc on the PATH; install a CUDA
 libraries=$(dirname "$(dirname "$nvcc")")/lib
 options=(-std=c++17 -O3 -lineinfo -gencode=arch=compute_90a,code=sm_90a -cudart static -Xcompiler -Wall,-Wextra
          -Werror all-warnings -I"$native/include" -I"$here" "$@")
-for unit in decode decode_plan decode_fp8 prefill prefill_plan; do
+for unit in decode decode_plan decode_fp8 prefill prefill_plan gemm gemm_library; do
   "$nvcc" "${options[@]}" -c "$here/$unit.cu" -o "$out/$unit.o"
 done
-for unit in decode_cases decode_test prefill_test fp8_test; do
+for unit in decode_cases decode_test prefill_test fp8_test gemm_cases gemm_test; do
   "$nvcc" "${options[@]}" -c "$native/test/cuda/$unit.cu" -o "$out/$unit.o"
 done
 link() {  # PROGRAM UNIT...
@@ -25,3 +25,4 @@ link() {  # PROGRAM UNIT...
 link decode_test decode.o decode_plan.o decode_cases.o decode_test.o
 link prefill_test prefill.o prefill_plan.o prefill_test.o
 link fp8_test decode_fp8.o decode.o decode_plan.o decode_cases.o fp8_test.o
+link gemm_test gemm.o gemm_library.o gemm_cases.o gemm_test.o

@@ -19,23 +19,28 @@ using NarrowTile = GemmTile<64, 128, 4, 2>;
 using NarrowDeepTile = GemmTile<64, 128, 8, 1>;
 using MiddleTile = GemmTile<128, 128, 6, 1>;
 using WideTile = GemmTile<128, 256, 4, 1>;
+using TallTile = GemmTile<256, 128, 4, 1>;
 
 // A product as the kernel takes it: weights [groups, columns, depth] with the strides in elements, one of the last two 1.
 struct Product {
   GemmParams params;
-  void *weights;
+  void *x, *weights;
+  int64_t x_rows, x_group_stride;
   int64_t group_stride, column_stride, depth_stride;
   bool float_out;
   // What tiles are chosen by: rows of a group with rows, and how many such; the most rows that one can have.
   int64_t expected_rows, expected_groups, most_rows;
 };
 
-bool encode_weights(CUtensorMap &map, const Product &product, bool across, int tile_rows) {
+bool encode_maps(GemmMaps &maps, const Product &product, bool across, int tile_rows) {
   const GemmParams &p = product.params;
-  return across ? encode_map(map, product.weights, p.columns, p.depth, product.depth_stride, p.groups,
-                             product.group_stride, kStepDepth)
-                : encode_map(map, product.weights, p.depth, p.columns, product.column_stride, p.groups,
-                             product.group_stride, tile_rows);
+  const int64_t x_groups = p.offsets ? 1 : p.groups;
+  return encode_map(maps.tokens, product.x, p.depth, product.x_rows, p.x_stride, x_groups, product.x_group_stride,
+                    kTokenUnit) &&
+         (across ? encode_map(maps.weights, product.weights, p.columns, p.depth, product.depth_stride, p.groups,
+                              product.group_stride, kStepDepth)
+                 : encode_map(maps.weights, product.weights, p.depth, p.columns, product.column_stride, p.groups,
+                              product.group_stride, tile_rows));
 }
 
 // A dimension's stride, which is of no meaning where there is at most one step of it.
@@ -45,7 +50,7 @@ int64_t stride_of(const mla_tensor &t, int dimension, int64_t otherwise) {
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// The distance of matrices; where there is one only, any that the driver takes.
+// The distance of the weights' matrices; where there is one only, any that the driver takes.
 int64_t matrix_distance(int64_t distance, const Product &product) {
   const GemmParams &p = product.params;
   if (p.groups > 1) return distance;
@@ -53,6 +58,14 @@ int64_t matrix_distance(int64_t distance, const Product &product) {
 }
 
 bool by_columns(const Product &product) { return product.column_stride == 1 && product.depth_stride != 1; }
+void set_x(Product &product, const mla_tensor &x, int row_dimension, int64_t stride_of_one_row) {
+  product.x = x.data;
+  product.x_rows = x.shape[row_dimension];
+  product.params.x = static_cast<const __nv_bfloat16 *>(x.data);
+  product.params.x_stride = stride_of(x, row_dimension, stride_of_one_row);
+  product.x_group_stride = product.params.x_stride;
+}
+
 int64_t tiles_of(int64_t size, int64_t tile) { return (size + tile - 1) / tile; }
 
 // What the kernel cannot take; empty when it can.
@@ -67,7 +80,7 @@ std::string unsupported(const char *what, const mla_tensor &x, const mla_tensor 
            std::to_string(p.depth) + ", N " + std::to_string(p.columns);
   }
   const int64_t column_stride = product.column_stride == 1 ? product.depth_stride : product.column_stride;
-  if (!aligned16(x.data) || p.x_stride % 8 != 0 || p.x_group_stride % 8 != 0 || !aligned16(product.weights) ||
+  if (!aligned16(x.data) || p.x_stride % 8 != 0 || product.x_group_stride % 8 != 0 || !aligned16(product.weights) ||
       column_stride % 8 != 0 || product.group_stride % 8 != 0 || !aligned16(out.data) || p.out_stride % unit != 0 ||
       p.out_group_stride % unit != 0) {
     return where + "takes rows that are 16-byte aligned only, in x, w and out";
@@ -83,8 +96,8 @@ size_t shared_bytes(const GemmParams &p) {
 template <class Tile, bool kAcross, class Out>
 cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t stream) {
   const GemmParams &p = product.params;
-  CUtensorMap map;
-  if (!encode_weights(map, product, kAcross, Tile::kRows)) return cudaErrorInvalidValue;
+  GemmMaps maps;
+  if (!encode_maps(maps, product, kAcross, Tile::kRows)) return cudaErrorInvalidValue;
   auto kernel = gemm_kernel<Tile, kAcross, Out>;
   const size_t smem = shared_bytes<Tile>(p);
   cudaError_t status =
@@ -97,13 +110,15 @@ cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t str
   const int64_t blocks =
       std::min<int64_t>(columns * row_tiles, int64_t{multiprocessors} * Tile::kBlocksPerMultiprocessor);
   Launch launch(dim3(static_cast<unsigned>(blocks)), Tile::kThreads, smem, stream);
-  return cudaLaunchKernelEx(&launch.config, kernel, map, p);
+  return cudaLaunchKernelEx(&launch.config, kernel, maps, p);
 }
 
 // What a product takes with a tile, in cycles of a multiprocessor, the memory's pace left out: that is the same for all.
 template <class Tile>
 double cost(const Product &product, int multiprocessors) {
   constexpr double kRingCycles = 1800;  // from a stage's release to its next use
+  constexpr double kCacheBytes = 36;    // from L2 in a cycle, when all multiprocessors read
+  constexpr double kGatherCost = 1.5;   // of a gathered byte
   constexpr double kTileCycles = 3000;  // to write the results; half of it is about what starting takes
   const GemmParams &p = product.params;
   const double rows = static_cast<double>(product.expected_rows);
@@ -114,7 +129,9 @@ double cost(const Product &product, int multiprocessors) {
   const double tiles = row_tiles * static_cast<double>(product.expected_groups * tiles_of(p.columns, Tile::kRows));
   const double resident = std::clamp(std::ceil(tiles / multiprocessors), 1.0, double{Tile::kBlocksPerMultiprocessor});
   const double rounds = std::ceil(tiles / (multiprocessors * resident));
-  const double step = std::max(resident * Tile::kWarpgroups * 2 * tokens, kRingCycles / Tile::kStages);
+  const double bytes = 128 * (Tile::kRows + tokens * (p.rows ? kGatherCost : 1.0));
+  const double step = std::max({resident * (Tile::kRows / kBlockRows) * 2 * tokens, resident * bytes / kCacheBytes,
+                                kRingCycles / Tile::kStages});
   return rounds * (static_cast<double>(tiles_of(p.depth, kStepDepth)) * step + kTileCycles);
 }
 
@@ -135,8 +152,8 @@ cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t str
   if (product.most_rows <= SmallTile::kTokens) {
     return launch_cheapest<kAcross, Out, SmallDeepTile, SmallTile>(product, multiprocessors, stream);
   }
-  return launch_cheapest<kAcross, Out, WideTile, MiddleTile, NarrowDeepTile, NarrowTile>(product, multiprocessors,
-                                                                                         stream);
+  return launch_cheapest<kAcross, Out, WideTile, TallTile, MiddleTile, NarrowDeepTile, NarrowTile>(
+      product, multiprocessors, stream);
 }
 
 }  // namespace
@@ -156,8 +173,8 @@ struct Gemm::State {
     wanted.rows = p.group_rows;
     wanted.columns = p.columns;
     wanted.depth = p.depth;
-    wanted.x_stride = p.group_rows > 1 ? p.x_stride : p.depth;
-    wanted.x_batch_stride = p.x_group_stride;
+    wanted.x_stride = p.x_stride;
+    wanted.x_batch_stride = product.x_group_stride;
     wanted.w_stride = across ? product.depth_stride : product.column_stride;
     wanted.w_batch_stride = product.group_stride;
     wanted.out_stride = p.group_rows > 1 ? p.out_stride : p.columns;
@@ -210,8 +227,7 @@ mla_status Gemm::gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor
                       cudaStream_t stream, std::string &error) {
   Product product = {};
   GemmParams &p = product.params;
-  p.x = static_cast<const __nv_bfloat16 *>(x.data);
-  p.x_stride = stride_of(x, 0, 0);
+  set_x(product, x, 0, round_up(x.shape[1], 8));
   p.out = out.data;
   p.out_stride = stride_of(out, 0, 0);
   p.groups = 1;
@@ -236,9 +252,8 @@ mla_status Gemm::batched_gemm(const mla_tensor &x, const mla_tensor &w, const ml
                               std::string &error) {
   Product product = {};
   GemmParams &p = product.params;
-  p.x = static_cast<const __nv_bfloat16 *>(x.data);
-  p.x_stride = stride_of(x, 1, 0);
-  p.x_group_stride = stride_of(x, 0, 0);
+  set_x(product, x, 1, round_up(x.shape[2], 8));
+  product.x_group_stride = stride_of(x, 0, p.x_stride);
   p.out = out.data;
   p.out_stride = stride_of(out, 1, 0);
   p.out_group_stride = stride_of(out, 0, 0);
@@ -263,8 +278,7 @@ mla_status Gemm::moe_gemm(const mla_tensor &x, const mla_tensor *rows, const mla
                           std::string &error) {
   Product product = {};
   GemmParams &p = product.params;
-  p.x = static_cast<const __nv_bfloat16 *>(x.data);
-  p.x_stride = stride_of(x, 0, 0);
+  set_x(product, x, 0, round_up(x.shape[1], 8));
   p.rows = rows ? static_cast<const int32_t *>(rows->data) : nullptr;
   p.offsets = static_cast<const int32_t *>(offsets.data);
   p.out = out.data;

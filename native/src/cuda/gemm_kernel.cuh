@@ -4,9 +4,9 @@
 // Weights are the rows of the tensor cores' product and tokens its columns: a tile is kRows weight rows x up to kTokens
 // tokens, and a tile with few tokens costs few cycles, while the weights stream at the memory's pace. Persistent blocks walk
 // the tiles; where groups begin and end is read on the device. Warpgroups by role:
-//   multiply  one (kRows 64) or two (128), each 64 weight rows of the tile
-//   copy      feeds a ring of stages of 64 values of depth: one warp the weights by TMA, three the token rows, gathered, by
-//             cp.async; the two ways are apart so that weights are always in flight
+//   multiply  one (kRows 64) or two, each kRows / warpgroups weight rows of the tile
+//   copy      feeds a ring of stages of 64 values of depth: one warp the weights by TMA, and the token rows where they lie
+//             in order; three warps gather them by cp.async where they do not. Two ways, so that weights are always in flight
 // Every element is summed over the depth in one order whatever the tile: a row's result does not depend on other rows.
 #pragma once
 
@@ -21,23 +21,29 @@
 
 namespace mla::cuda {
 
+// Of the weights [groups, columns, depth], boxes of a tile's rows x 64 values, or where they lie by columns [groups, depth,
+// columns], boxes of 64 x 64; of x [groups, rows, depth], boxes of kTokenUnit x 64, not used where rows are gathered.
+struct GemmMaps {
+  CUtensorMap weights, tokens;
+};
+
 struct GemmParams {
-  const __nv_bfloat16 *x;
+  const __nv_bfloat16 *x;      // where rows are gathered
   const int32_t *rows;         // the row of x of row i of out; NULL: i itself
   const int32_t *offsets;      // group g has rows [offsets[g], offsets[g + 1]); NULL: each has [0, group_rows)
   const __nv_bfloat16 *bias;   // [columns] or NULL
   void *out;
-  int64_t x_stride, x_group_stride;  // in elements, multiples of 8; group strides are 0 where there are offsets
-  int64_t out_stride, out_group_stride;
+  int64_t x_stride;            // in elements, a multiple of 8
+  int64_t out_stride, out_group_stride;  // the latter 0 where there are offsets
   int groups, group_rows;
   int columns, depth;  // of out: weight rows; of x and the weights
 };
 
 constexpr int kStepDepth = 64;    // values of depth in a stage: rows of 128 bytes, swizzled
-constexpr int kBlockRows = 64;    // weight rows of a warpgroup
+constexpr int kBlockRows = 64;    // weight rows of one product of a warpgroup
 constexpr int kBlockBytes = kBlockRows * 128;
 constexpr int kBandTokens = 2048;  // that pass by all weights before the next do: L2 holds them
-constexpr int kTokenUnit = 32;     // the products' numbers of tokens are multiples of it
+constexpr int kTokenUnit = 32;     // the products' numbers of tokens are multiples of it, and the boxes of the tokens' map
 constexpr int kGatherThreads = 96, kGatherRows = kGatherThreads / 8;  // eight threads a row of a stage
 constexpr int kCopyThreads = kGatherThreads + 32;
 constexpr int kResultTokens = 128;  // of a block of results in shared memory
@@ -47,10 +53,11 @@ template <int kRows_, int kTokens_, int kStages_, int kBlocksPerMultiprocessor_>
 struct GemmTile {
   static constexpr int kRows = kRows_, kTokens = kTokens_, kStages = kStages_;
   static constexpr int kBlocksPerMultiprocessor = kBlocksPerMultiprocessor_;
-  static constexpr int kWarpgroups = kRows / kBlockRows;  // that multiply
+  static constexpr int kWarpgroups = kRows == 64 ? 1 : 2;  // that multiply
+  static constexpr int kBlocks = kRows / kBlockRows / kWarpgroups;  // of a warpgroup
   static constexpr int kThreads = kWarpgroups * 128 + kCopyThreads;
   static constexpr int kWeightBytes = kRows * 128, kStageBytes = kWeightBytes + kTokens * 128;
-  static constexpr bool kManySums = kTokens > 128;  // more registers for the multiplying, fewer for the copying
+  static constexpr bool kManySums = kTokens * kBlocks > 128;  // more registers for the multiplying, fewer for the copying
 
   struct Smem {
     uint8_t stages[kStages][kStageBytes];  // weights, then tokens
@@ -81,45 +88,61 @@ struct TileWork {
   bool weights_read_once;      // no other tile has the same weights
 };
 
-// Walks the tiles of a block; every role walks by itself. The tiles of a group that share weights are neighbours.
+// Walks the tiles of a block, a warp together, every warp by itself. The tiles of a group that share weights are neighbours.
 template <class Tile>
 class TileWalk {
  public:
-  __device__ TileWalk(const GemmParams &p, const int32_t *offsets)
-      : p_(p), offsets_(offsets), column_tiles_((p.columns + Tile::kRows - 1) / Tile::kRows), next_(blockIdx.x) {}
+  __device__ TileWalk(const GemmParams &p, const int32_t *offsets) : p_(p), offsets_(offsets), next_(blockIdx.x) {
+    look_at_groups();
+  }
 
   __device__ bool next(TileWork &work) {
-    for (; group_ < p_.groups; ++group_) {
-      const int begin = p_.offsets ? offsets_[group_] : 0;
-      const int rows = p_.offsets ? offsets_[group_ + 1] - begin : p_.group_rows;
-      const int row_tiles = (rows + Tile::kTokens - 1) / Tile::kTokens;
-      const int tiles = row_tiles * column_tiles_;
-      if (next_ - before_ >= tiles) {
-        before_ += tiles;
-        continue;
-      }
-      constexpr int kBand = kBandTokens / Tile::kTokens;
-      const int first_band_tile = (next_ - before_) / (kBand * column_tiles_) * kBand;
-      const int in_band = next_ - before_ - first_band_tile * column_tiles_;
-      const int band = min(kBand, row_tiles - first_band_tile);
-      // Even shares of the tokens: a tile with few takes nearly as long as a full one.
-      const int share = (rows + row_tiles * kTokenUnit - 1) / (row_tiles * kTokenUnit) * kTokenUnit;
-      const int row = (first_band_tile + in_band % band) * share;
-      work.group = group_;
-      work.first_row = begin + row;
-      work.rows = min(share, rows - row);
-      work.column = in_band / band * Tile::kRows;
-      work.weights_read_once = row_tiles == 1;
-      next_ += gridDim.x;
-      return true;
+    const int column_tiles = (p_.columns + Tile::kRows - 1) / Tile::kRows;
+    while (next_ >= __shfl_sync(~0u, tiles_, 31)) {
+      before_ = __shfl_sync(~0u, tiles_, 31);
+      first_group_ += 32;
+      if (first_group_ >= p_.groups) return false;
+      look_at_groups();
     }
-    return false;
+    const int lane = __ffs(__ballot_sync(~0u, next_ < tiles_)) - 1;  // that has the tile's group
+    const int rows = __shfl_sync(~0u, rows_, lane), begin = __shfl_sync(~0u, begin_, lane);
+    const int row_tiles = (rows + Tile::kTokens - 1) / Tile::kTokens;
+    const int in_group = next_ - __shfl_sync(~0u, tiles_, lane) + row_tiles * column_tiles;
+    constexpr int kBand = kBandTokens / Tile::kTokens;
+    const int first_in_band = in_group / (kBand * column_tiles) * kBand;
+    const int in_band = in_group - first_in_band * column_tiles;
+    const int band = min(kBand, row_tiles - first_in_band);
+    // Even shares of the tokens: a tile with few takes nearly as long as a full one.
+    const int share = (rows + row_tiles * kTokenUnit - 1) / (row_tiles * kTokenUnit) * kTokenUnit;
+    const int row = (first_in_band + in_band % band) * share;
+    work.group = first_group_ + lane;
+    work.first_row = begin + row;
+    work.rows = min(share, rows - row);
+    work.column = in_band / band * Tile::kRows;
+    work.weights_read_once = row_tiles == 1;
+    next_ += gridDim.x;
+    return true;
   }
 
  private:
+  // Each lane at one of the next 32 groups.
+  __device__ void look_at_groups() {
+    const int lane = threadIdx.x % 32, group = first_group_ + lane;
+    begin_ = p_.offsets && group < p_.groups ? offsets_[group] : 0;
+    rows_ = group >= p_.groups ? 0 : p_.offsets ? offsets_[group + 1] - begin_ : p_.group_rows;
+    tiles_ = (rows_ + Tile::kTokens - 1) / Tile::kTokens * ((p_.columns + Tile::kRows - 1) / Tile::kRows);
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const int below = __shfl_up_sync(~0u, tiles_, step);
+      if (lane >= step) tiles_ += below;
+    }
+    tiles_ += before_;
+  }
+
   const GemmParams &p_;
   const int32_t *offsets_;
-  int column_tiles_, next_, group_ = 0, before_ = 0;  // before_: tiles of the groups before group_
+  int next_, first_group_ = 0, before_ = 0;  // before_: tiles of the groups before the 32
+  int begin_, rows_, tiles_;                 // of this lane's group; tiles_: of all groups up to it
 };
 
 // ---- copy -------------------------------------------------------------------------------------------------------------
@@ -139,17 +162,24 @@ __device__ __forceinline__ void load_weights(uint32_t target, const CUtensorMap 
 }
 
 template <class Tile, bool kAcross>
-__device__ __forceinline__ void stream_weights(typename Tile::Smem &smem, const CUtensorMap &map, const GemmParams &p) {
+__device__ __forceinline__ void stream(typename Tile::Smem &smem, const GemmMaps &maps, const GemmParams &p) {
   const uint64_t once = sm90::evict_first_policy(), again = sm90::evict_normal_policy();
   Ring<Tile::kStages> ring;
   TileWork work;
   for (TileWalk<Tile> walk(p, smem.offsets); walk.next(work);) {
+    const int token_boxes = p.rows ? 0 : (work.rows + kTokenUnit - 1) / kTokenUnit;
     for (int depth = 0; depth < p.depth; depth += kStepDepth) {
       const uint32_t full = sm90::smem_address(&smem.full[ring.stage]);
       sm90::barrier_wait(sm90::smem_address(&smem.empty[ring.stage]), ring.parity ^ 1);
-      sm90::barrier_expect_bytes(full, Tile::kWeightBytes);
-      load_weights<Tile, kAcross>(sm90::smem_address(smem.stages[ring.stage]), map, full, depth, work,
-                                  work.weights_read_once ? once : again);
+      if (threadIdx.x % 32 == 0) {
+        const uint32_t stage = sm90::smem_address(smem.stages[ring.stage]);
+        sm90::barrier_expect_bytes(full, Tile::kWeightBytes + token_boxes * kTokenUnit * 128);
+        load_weights<Tile, kAcross>(stage, maps.weights, full, depth, work, work.weights_read_once ? once : again);
+        for (int b = 0; b < token_boxes; ++b) {
+          sm90::tma_load(stage + Tile::kWeightBytes + b * kTokenUnit * 128, &maps.tokens, full, depth,
+                         work.first_row + b * kTokenUnit, p.offsets ? 0 : work.group, again);
+        }
+      }
       ring.next();
     }
   }
@@ -165,17 +195,15 @@ __device__ __forceinline__ void gather_tokens(typename Tile::Smem &smem, const G
   Ring<Tile::kStages> ring;
   TileWork work;
   for (TileWalk<Tile> walk(p, smem.offsets); walk.next(work);) {
-    const int first = work.first_row + row;
-    const int32_t *rows = p.rows + first;
+    const int32_t *rows = p.rows + work.first_row + row;
     uint32_t sources[kPieces];  // in units of 16 bytes
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
       if (row + i * kGatherRows < work.rows) {
-        const int index = p.rows ? __ldg(rows + i * kGatherRows) : first + i * kGatherRows;
-        sources[i] = static_cast<uint32_t>(index) * row_pieces;
+        sources[i] = static_cast<uint32_t>(__ldg(rows + i * kGatherRows)) * row_pieces;
       }
     }
-    const uint8_t *base = reinterpret_cast<const uint8_t *>(p.x + work.group * p.x_group_stride) + piece * 16;
+    const uint8_t *base = reinterpret_cast<const uint8_t *>(p.x) + piece * 16;
     for (int depth = 0; depth < p.depth; depth += kStepDepth) {
       const uint32_t stage = sm90::smem_address(smem.stages[ring.stage]);
       sm90::barrier_wait(sm90::smem_address(&smem.empty[ring.stage]), ring.parity ^ 1);
@@ -199,36 +227,43 @@ __device__ __forceinline__ void gather_tokens(typename Tile::Smem &smem, const G
 
 constexpr uint32_t kResultSync = 1;  // and 2: the multiplying warpgroups' own barriers
 
-// sums: of 64 weight rows x tokens as wgmma leaves them: a thread has those of rows r and r + 8 of its warp's sixteen, of
-// tokens 2 (lane % 4) and the next in each group of eight.
+// sums: for each block of 64 weight rows, x tokens, as wgmma leaves them: a thread has those of rows r and r + 8 of its
+// warp's sixteen, of tokens 2 (lane % 4) and the next in each group of eight.
 template <class Tile, bool kAcross, int kCount>
-__device__ __forceinline__ void multiply(typename Tile::Smem &smem, int warpgroup, int depth, Ring<Tile::kStages> &ring,
-                                         float (&sums)[kCount]) {
+__device__ __forceinline__ void multiply(typename Tile::Smem &smem, int warpgroup, const GemmParams &p,
+                                         Ring<Tile::kStages> &ring, float (&sums)[Tile::kBlocks][kCount]) {
   constexpr int kNextDepth = kAcross ? 16 * 128 : 32;  // bytes to the next 16 values of depth
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) sums[i] = 0.0f;
-  sm90::hold(sums);
+  for (int b = 0; b < Tile::kBlocks; ++b) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) sums[b][i] = 0.0f;
+    sm90::hold(sums[b]);
+  }
   auto release = [&](int stage) {
     if (threadIdx.x % 32 == 0) sm90::barrier_arrive(sm90::smem_address(&smem.empty[stage]));
   };
   int previous = -1;  // the stage whose products may be under way
-  for (int done = 0; done < depth; done += kStepDepth) {
+  for (int done = 0; done < p.depth; done += kStepDepth) {
     const uint32_t full = sm90::smem_address(&smem.full[ring.stage]);
-    // With few tokens the memory is waited for: release the stage now. With many, the products overlap the waiting.
-    if (kCount <= 64 && previous >= 0 && !__all_sync(~0u, sm90::barrier_test(full, ring.parity))) {
+    // Where the copies are waited for, every stage counts: finish with the last one first.
+    if (previous >= 0 && !__all_sync(~0u, sm90::barrier_test(full, ring.parity))) {
       sm90::wgmma_wait<0>();
       release(previous);
       previous = -1;
     }
     sm90::barrier_wait(full, ring.parity);
-    sm90::fence_async_proxy();  // the tokens came by ordinary copies
+    if (p.rows) sm90::fence_async_proxy();  // gathered tokens came by ordinary copies
     const uint32_t stage = sm90::smem_address(smem.stages[ring.stage]);
-    const uint64_t weights = sm90::swizzled_descriptor(stage + warpgroup * kBlockBytes, 0);
+    const uint64_t weights = sm90::swizzled_descriptor(stage + warpgroup * Tile::kBlocks * kBlockBytes, 0);
     const uint64_t tokens = sm90::swizzled_descriptor(stage + Tile::kWeightBytes, 0);
     sm90::wgmma_fence();
 #pragma unroll
     for (int k = 0; k < kStepDepth / 16; ++k) {
-      sm90::wgmma_m64k16<kAcross>(sums, sm90::advance(weights, k * kNextDepth), sm90::advance(tokens, k * 32));
+#pragma unroll
+      for (int b = 0; b < Tile::kBlocks; ++b) {
+        sm90::wgmma_m64k16<kAcross>(sums[b], sm90::advance(weights, b * kBlockBytes + k * kNextDepth),
+                                    sm90::advance(tokens, k * 32));
+      }
     }
     sm90::wgmma_commit();
     sm90::wgmma_wait<1>();
@@ -237,7 +272,8 @@ __device__ __forceinline__ void multiply(typename Tile::Smem &smem, int warpgrou
     ring.next();
   }
   sm90::wgmma_wait<0>();
-  sm90::hold(sums);
+#pragma unroll
+  for (int b = 0; b < Tile::kBlocks; ++b) sm90::hold(sums[b]);
   if (previous >= 0) release(previous);
 }
 
@@ -299,13 +335,16 @@ __device__ __forceinline__ void store(const float (&sums)[kCount], uint8_t *, co
 template <class Tile, bool kAcross, class Out, int kTokens>
 __device__ __forceinline__ void multiply_and_store(typename Tile::Smem &smem, const GemmParams &p, const TileWork &work,
                                                    int warpgroup, Ring<Tile::kStages> &ring) {
-  float sums[kTokens / 2];
-  multiply<Tile, kAcross>(smem, warpgroup, p.depth, ring, sums);
-  const int column = work.column + warpgroup * kBlockRows;
-  if (column >= p.columns) return;  // the same for the whole warpgroup
-  if (p.bias) add_bias(sums, p, column + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4);
+  float sums[Tile::kBlocks][kTokens / 2];
+  multiply<Tile, kAcross>(smem, warpgroup, p, ring, sums);
   Out *out = static_cast<Out *>(p.out) + work.group * p.out_group_stride + work.first_row * p.out_stride;
-  store(sums, smem.results[warpgroup], p, work, column, kResultSync + warpgroup, out);
+#pragma unroll
+  for (int b = 0; b < Tile::kBlocks; ++b) {
+    const int column = work.column + (warpgroup * Tile::kBlocks + b) * kBlockRows;
+    if (column >= p.columns) break;  // the same for the whole warpgroup
+    if (p.bias) add_bias(sums[b], p, column + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4);
+    store(sums[b], smem.results[warpgroup], p, work, column, kResultSync + warpgroup, out);
+  }
 }
 
 // Picks the smallest product that holds the tile's tokens.
@@ -332,18 +371,17 @@ __device__ __forceinline__ void multiply_role(typename Tile::Smem &smem, const G
 
 // ---- kernel -----------------------------------------------------------------------------------------------------------
 
-// The map is of the weights [groups, columns, depth], boxes of kRows rows x 64 values; kAcross: of [groups, depth, columns],
-// boxes of 64 x 64. Shared memory: Tile::Smem and an offset more for each group.
+// Shared memory: Tile::Smem and an offset more for each group.
 template <class Tile, bool kAcross, class Out>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerMultiprocessor)
-    gemm_kernel(const __grid_constant__ CUtensorMap map, const __grid_constant__ GemmParams p) {
+    gemm_kernel(const __grid_constant__ GemmMaps maps, const __grid_constant__ GemmParams p) {
   extern __shared__ __align__(1024) uint8_t raw_smem[];
   typename Tile::Smem &smem = *reinterpret_cast<typename Tile::Smem *>(raw_smem);
   const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);
   if (threadIdx.x == 0) {
-    sm90::prefetch_tensor_map(&map);
+    sm90::prefetch_tensor_map(&maps.weights);
     for (int stage = 0; stage < Tile::kStages; ++stage) {
-      sm90::barrier_init(sm90::smem_address(&smem.full[stage]), kGatherThreads + 1);
+      sm90::barrier_init(sm90::smem_address(&smem.full[stage]), 1 + (p.rows ? kGatherThreads : 0));
       sm90::barrier_init(sm90::smem_address(&smem.empty[stage]), Tile::kWarpgroups * 4);
     }
     sm90::barrier_init_fence();
@@ -356,10 +394,10 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerMultiprocessor
   __syncthreads();
   if (warpgroup == Tile::kWarpgroups) {
     if constexpr (Tile::kManySums) sm90::give_registers<72>();
-    if (threadIdx.x % kCopyThreads < kGatherThreads) {
+    if (threadIdx.x % kCopyThreads >= kGatherThreads) {
+      stream<Tile, kAcross>(smem, maps, p);
+    } else if (p.rows) {
       gather_tokens<Tile>(smem, p);
-    } else if (threadIdx.x % 32 == 0) {
-      stream_weights<Tile, kAcross>(smem, map, p);
     }
   } else {
     if constexpr (Tile::kManySums) sm90::take_registers<216>();
