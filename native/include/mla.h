@@ -10,11 +10,15 @@
  * dimension is 0 nothing is read or written and data may be NULL.
  *
  * dtypes: "act" is the activation type, F32 or BF16, the same for all act operands of one call. "weight" is BF16 or
- * F32. Every reduction is accumulated in float32. The CPU backend takes any of these; the CUDA backend says
+ * F32, and for the weight matrix of a product (w, weights) also what mla_pack made of either. Every reduction is accumulated in float32. The CPU backend takes any of these; the CUDA backend says
  * MLA_UNSUPPORTED for what it has no kernel for.
  *
  * Index values (ids, positions, slots, block tables, lengths, offsets) lie in the context's memory: the CPU backend refuses
- * wild ones with MLA_INVALID_ARGUMENT, the CUDA backend trusts them.
+ * wild ones with MLA_INVALID_ARGUMENT, the CUDA backend trusts them, but for the ids of mla_embedding: those outside of the
+ * table read row 0, so that mla_sample's -1 may be fed back before the host has seen it.
+ *
+ * CUDA (compute capability 9.0): activations BF16, logits and router logits F32, weights BF16 (a norm's also F32), latent
+ * 512 + rope 64. Expert weights of mla_moe_gemm lie at equal distances from each other (one allocation [E, N, K]).
  *
  * Invariance (CPU always, CUDA after mla_set_deterministic): a row of an output depends on that row's inputs alone, bit
  * for bit, never on how many other rows are in the call. For attention this means: the result of a query depends on
@@ -52,7 +56,9 @@ typedef enum mla_dtype {
   MLA_F16 = 2,     /* only as the source of mla_convert */
   MLA_F8_E4M3 = 3, /* only as the source of mla_convert */
   MLA_I32 = 4,
-  MLA_I64 = 5
+  MLA_I64 = 5,
+  MLA_BF16_PANELS = 6, /* BF16 weights as mla_pack has laid them out */
+  MLA_F32_PANELS = 7
 } mla_dtype;
 
 typedef struct mla_tensor {
@@ -165,6 +171,15 @@ mla_status mla_embedding(mla_context *ctx, const mla_tensor *table, const mla_te
  */
 mla_status mla_rms_norm(mla_context *ctx, const mla_tensor *x, mla_tensor *residual, const mla_tensor *weight, float eps,
                         mla_tensor *out);
+
+/*
+ * Weights laid out once in the order in which this context's products read them, instead of at every call: out has w's
+ * shape, packed strides, the panel dtype of w's, and memory of as many bytes as mla_packed_bytes says, which is 0 where
+ * nothing is to be gained (CUDA: mla_pack says MLA_UNSUPPORTED). A product's result is the same, bit for bit.
+ *   w weight [N, K] or [B, N, K], of which N or K is contiguous
+ */
+mla_status mla_packed_bytes(mla_context *ctx, const mla_tensor *w, int64_t *bytes);
+mla_status mla_pack(mla_context *ctx, const mla_tensor *w, mla_tensor *out);
 
 /* out = x w^T + bias. x act [M, K]; w weight [N, K]; bias weight [N] or NULL; out act or F32 [M, N]. M may be 0. */
 mla_status mla_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor *w, const mla_tensor *bias, mla_tensor *out);

@@ -54,12 +54,57 @@ mla_status mla_rms_norm(mla_context *ctx, const mla_tensor *x, mla_tensor *resid
   });
 }
 
+// Of a matrix [.., N, K], one of the two must be contiguous.
+static void expect_contiguous_side(const mla_tensor &w) {
+  const int k = w.rank - 1;
+  if (w.stride[k - 1] != 1 && w.stride[k] != 1 && w.shape[k - 1] > 1 && w.shape[k] > 1) {
+    fail(MLA_INVALID_ARGUMENT, "w, %s, has strides %lld and %lld; N or K must be contiguous (1)", describe(w).c_str(),
+         static_cast<long long>(w.stride[k - 1]), static_cast<long long>(w.stride[k]));
+  }
+}
+
+static const mla_tensor &expect_unpacked(const mla_tensor *w) {
+  if (w != nullptr && w->rank == 3) {
+    expect("w", w, kWeight, {kAny, kAny, kAny}, Inner::kStrided);
+  } else {
+    expect("w", w, kWeight, {kAny, kAny}, Inner::kStrided);
+  }
+  expect_contiguous_side(*w);
+  return *w;
+}
+
+mla_status mla_packed_bytes(mla_context *ctx, const mla_tensor *w, int64_t *bytes) {
+  return guarded(__func__, ctx, [&] {
+    Backend &backend = backend_of(ctx);
+    if (bytes == nullptr) {
+      fail(MLA_INVALID_ARGUMENT, "bytes must not be NULL");
+    }
+    *bytes = backend.packed_bytes(expect_unpacked(w));
+  });
+}
+
+mla_status mla_pack(mla_context *ctx, const mla_tensor *w, mla_tensor *out) {
+  return guarded(__func__, ctx, [&] {
+    Backend &backend = backend_of(ctx);
+    const unsigned panels = only(expect_unpacked(w).dtype == MLA_BF16 ? MLA_BF16_PANELS : MLA_F32_PANELS);
+    if (w->rank == 3) {
+      expect("out", out, panels, {w->shape[0], w->shape[1], w->shape[2]});
+    } else {
+      expect("out", out, panels, {w->shape[0], w->shape[1]});
+    }
+    if (element_count(*w) > 0 && backend.packed_bytes(*w) == 0) {
+      fail(MLA_UNSUPPORTED, "this backend reads weights as they are");
+    }
+    require_ok(backend, backend.pack(*w, *out));
+  });
+}
+
 mla_status mla_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor *w, const mla_tensor *bias,
                     mla_tensor *out) {
   return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     expect("x", x, kAct, {kAny, kAny});
-    expect("w", w, kWeight, {kAny, x->shape[1]});
+    expect("w", w, kMatrix, {kAny, x->shape[1]});
     if (bias != nullptr) {
       expect("bias", bias, kWeight, {w->shape[0]});
     }
@@ -72,12 +117,8 @@ mla_status mla_batched_gemm(mla_context *ctx, const mla_tensor *x, const mla_ten
   return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     expect("x", x, kAct, {kAny, kAny, kAny});
-    expect("w", w, kWeight, {x->shape[0], kAny, x->shape[2]}, Inner::kStrided);
-    if (w->stride[1] != 1 && w->stride[2] != 1 && w->shape[1] > 1 && w->shape[2] > 1) {
-      fail(MLA_INVALID_ARGUMENT, "w, %s, has strides %lld, %lld, %lld; N or K must be contiguous (1)",
-           describe(*w).c_str(), static_cast<long long>(w->stride[0]), static_cast<long long>(w->stride[1]),
-           static_cast<long long>(w->stride[2]));
-    }
+    expect("w", w, kMatrix, {x->shape[0], kAny, x->shape[2]}, Inner::kStrided);
+    expect_contiguous_side(*w);
     expect("out", out, only(x->dtype), {x->shape[0], x->shape[1], w->shape[1]});
     require_ok(backend, backend.batched_gemm(*x, *w, *out));
   });
@@ -251,7 +292,7 @@ mla_status mla_moe_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor 
     if (weights == nullptr) {
       fail(MLA_INVALID_ARGUMENT, "weights is NULL; it must be an array of %d tensors", num_experts);
     }
-    expect("weights[0]", weights, kWeight, {out->shape[1], x->shape[1]});
+    expect("weights[0]", weights, kMatrix, {out->shape[1], x->shape[1]});
     for (int32_t e = 1; e < num_experts; e++) {
       const std::string name = "weights[" + std::to_string(e) + "]";
       expect(name.c_str(), &weights[e], only(weights->dtype), {out->shape[1], x->shape[1]});

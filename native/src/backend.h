@@ -52,6 +52,8 @@ class Backend {
   virtual mla_status embedding(const mla_tensor &table, const mla_tensor &ids, const mla_tensor &out) = 0;
   virtual mla_status rms_norm(const mla_tensor &x, const mla_tensor *residual, const mla_tensor &weight, float eps,
                               const mla_tensor &out) = 0;
+  virtual int64_t packed_bytes(const mla_tensor &) { return 0; } /* 0: the backend reads weights as they are */
+  virtual mla_status pack(const mla_tensor &, const mla_tensor &) { return MLA_UNSUPPORTED; }
   virtual mla_status gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor *bias, const mla_tensor &out) = 0;
   virtual mla_status batched_gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor &out) = 0;
   virtual mla_status silu_mul(const mla_tensor &gate_up, const mla_tensor &out) = 0;

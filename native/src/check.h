@@ -13,6 +13,7 @@ namespace mla {
 constexpr unsigned only(int32_t dtype) { return 1u << dtype; }
 constexpr unsigned kAct = only(MLA_F32) | only(MLA_BF16);
 constexpr unsigned kWeight = kAct;
+constexpr unsigned kMatrix = kWeight | only(MLA_BF16_PANELS) | only(MLA_F32_PANELS);  // of a product
 constexpr unsigned kFloat = kAct | only(MLA_F16) | only(MLA_F8_E4M3);
 
 constexpr int64_t kAny = -1;  // a dimension of any size
@@ -21,7 +22,7 @@ enum class Inner { kContiguous, kStrided };
 
 inline std::string expectation(unsigned dtypes, std::initializer_list<int64_t> shape) {
   std::string words;
-  for (int32_t dtype = 0; dtype <= MLA_I64; dtype++) {
+  for (int32_t dtype = 0; dtype <= kLastDtype; dtype++) {
     if (dtypes & only(dtype)) {
       words += (words.empty() ? "" : " or ") + std::string(dtype_name(dtype));
     }
@@ -36,7 +37,7 @@ inline std::string expectation(unsigned dtypes, std::initializer_list<int64_t> s
 }
 
 inline bool matches(const mla_tensor &t, unsigned dtypes, std::initializer_list<int64_t> shape) {
-  if (t.rank != static_cast<int32_t>(shape.size()) || t.dtype < 0 || t.dtype > MLA_I64 || !(dtypes & only(t.dtype))) {
+  if (t.rank != static_cast<int32_t>(shape.size()) || t.dtype < 0 || t.dtype > kLastDtype || !(dtypes & only(t.dtype))) {
     return false;
   }
   int i = 0;

@@ -10,6 +10,9 @@
 
 namespace mla {
 
+constexpr int32_t kLastDtype = MLA_F32_PANELS;
+
+// What an address must be a multiple of, too.
 inline int64_t element_bytes(int32_t dtype) {
   switch (dtype) {
     case MLA_F8_E4M3:
@@ -22,14 +25,17 @@ inline int64_t element_bytes(int32_t dtype) {
       return 4;
     case MLA_I64:
       return 8;
+    case MLA_BF16_PANELS:
+    case MLA_F32_PANELS:
+      return 64;  // they are read by cache lines
     default:
       return 0;
   }
 }
 
 inline const char *dtype_name(int32_t dtype) {
-  static const char *const names[] = {"F32", "BF16", "F16", "F8_E4M3", "I32", "I64"};
-  return dtype >= 0 && dtype <= MLA_I64 ? names[dtype] : "an unknown dtype";
+  static const char *const names[] = {"F32", "BF16", "F16", "F8_E4M3", "I32", "I64", "BF16_PANELS", "F32_PANELS"};
+  return dtype >= 0 && dtype <= kLastDtype ? names[dtype] : "an unknown dtype";
 }
 
 // "BF16 [64, 576]", for messages.

@@ -97,7 +97,7 @@ void dense(Lab &lab, Random &) {
   gemm.add("x", MLA_F32, {3, 4}).add("w", MLA_BF16, {5, 4}).add("bias", MLA_BF16, {5}).add("out", MLA_F32, {3, 5});
   const Call call_gemm = [=](Operands &o) { return mla_gemm(ctx, o["x"], o["w"], o["bias"], o["out"]); };
   spoil_each(gemm, call_gemm);
-  grow(gemm, call_gemm, "x", 1, "w is BF16 [5, 4]; it must be F32 or BF16 [*, 5]");
+  grow(gemm, call_gemm, "x", 1, "w is BF16 [5, 4]; it must be F32 or BF16 or BF16_PANELS or F32_PANELS [*, 5]");
   grow(gemm, call_gemm, "bias", 0);
   grow(gemm, call_gemm, "out", 0, "out is F32 [4, 5]; it must be F32 [3, 5]");
   require_refused(mla_gemm(ctx, nullptr, gemm["w"], nullptr, gemm["out"]), "x is NULL");

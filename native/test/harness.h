@@ -138,6 +138,7 @@ std::vector<Case> invariance_cases();
 std::vector<Case> argument_cases();
 std::vector<Case> memory_cases();
 std::vector<Case> stream_cases();
+std::vector<Case> pack_cases();
 std::vector<Case> model_cases();
 std::vector<Case> cuda_benchmarks();  // calls alone, without checks
 

@@ -56,7 +56,7 @@ Options parse(int argc, char **argv) {
 std::vector<Case> all_cases(const Options &options) {
   std::vector<Case> cases;
   for (auto part : {dense_cases, attention_cases, moe_cases, token_cases, invariance_cases, argument_cases,
-                    memory_cases, stream_cases, model_cases, cuda_benchmarks}) {
+                    memory_cases, stream_cases, pack_cases, model_cases, cuda_benchmarks}) {
     if (part == cuda_benchmarks && !(options.bench && options.device == "cuda")) {
       continue;
     }
@@ -73,11 +73,17 @@ std::vector<Case> all_cases(const Options &options) {
 struct Score {
   int passed = 0;
   int failed = 0;
-  std::map<std::string, int> unsupported;  // cases by what the backend said
+  struct Reason {
+    int cases = 0;
+    std::string example;
+  };
+  std::map<std::string, Reason> unsupported;  // by operation
 
   void skip(const Lab &lab, const Case &one, const std::string &words) {
     if (lab.cuda && !one.model) {
-      unsupported[words.substr(0, words.find(';'))]++;
+      Reason &reason = unsupported[words.substr(0, words.find(':'))];
+      reason.cases++;
+      reason.example = words;
     } else {
       failed++;
       printf("FAILED %s (%s): not supported: %s\n", one.name.c_str(), lab.name.c_str(), words.c_str());
@@ -231,8 +237,8 @@ int main(int argc, char **argv) {
       printf("FAILED to open %s: %s\n", options.device.c_str(), failure.words.c_str());
     }
   }
-  for (const auto &[words, cases_of_it] : score.unsupported) {
-    printf("not supported, %d cases: %s\n", cases_of_it, words.c_str());
+  for (const auto &[operation, reason] : score.unsupported) {
+    printf("not supported, %d cases, as: %s\n", reason.cases, reason.example.c_str());
   }
   printf("%d passed, %d failed\n", score.passed, score.failed);
   return score.failed == 0 && score.passed > 0 ? 0 : 1;

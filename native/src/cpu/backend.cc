@@ -141,6 +141,13 @@ class CpuBackend final : public Backend {
     return MLA_OK;
   }
 
+  int64_t packed_bytes(const mla_tensor &w) override { return cpu::packed_bytes(cpu_, w); }
+
+  mla_status pack(const mla_tensor &w, const mla_tensor &out) override {
+    cpu::pack(cpu_, w, out);
+    return MLA_OK;
+  }
+
   mla_status gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor *bias, const mla_tensor &out) override {
     cpu::gemm(cpu_, x, w, bias, out);
     return MLA_OK;

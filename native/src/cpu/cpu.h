@@ -126,6 +126,8 @@ void fill_normal(Cpu &cpu, const mla_tensor &out, float std, int64_t seed);
 void embedding(Cpu &cpu, const mla_tensor &table, const mla_tensor &ids, const mla_tensor &out);
 void rms_norm(Cpu &cpu, const mla_tensor &x, const mla_tensor *residual, const mla_tensor &weight, float eps,
               const mla_tensor &out);
+int64_t packed_bytes(const Cpu &cpu, const mla_tensor &w);
+void pack(Cpu &cpu, const mla_tensor &w, const mla_tensor &out);
 void gemm(Cpu &cpu, const mla_tensor &x, const mla_tensor &w, const mla_tensor *bias, const mla_tensor &out);
 void batched_gemm(Cpu &cpu, const mla_tensor &x, const mla_tensor &w, const mla_tensor &out);
 void silu_mul(Cpu &cpu, const mla_tensor &gate_up, const mla_tensor &out);

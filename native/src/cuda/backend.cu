@@ -16,9 +16,6 @@
 #include "workspace.h"
 
 namespace mla::cuda {
-
-__attribute__((weak)) void Gemm::set_deterministic(bool) {}  // until gemm.cu has it
-
 namespace {
 
 // Runs a body that may throw; what it throws becomes a status and words.

@@ -1,11 +1,12 @@
 // Split-KV attention over a cache of FP8 latents, for few query rows. docs/kernels.md has the arithmetic.
 //
 // A thread block owns 16 or 32 query rows and walks the keys of its part of the plan, 64 at a time. Warps, by role:
-//   score   four, each 16 of the 64 keys: S = Q K^T by mma.sync, the softmax, P times the keys' scales -> shared memory
-//   value   eight, each 64 columns of O += P V
+//   score   eight. S = Q K^T by mma.sync: each over a quarter of the key dimensions, whose queries stay in its registers, for
+//           half of the keys. Then, each for eight keys, the softmax, and P times the keys' scales -> shared memory
+//   value   four, each the 128 columns of a group of O += P V
 //   copy    one, feeds a ring of 41 KB slots: cached tokens are contiguous, so a slot is two bulk copies
-// The latents go from the ring into registers as bytes and become BF16 operands there by shifts and masks. What that leaves
-// out, a factor of 2^-120 and the scales, goes into Q, S and P. Nothing dequantised is ever stored.
+// The latents go from the ring into registers as bytes and become BF16 or F16 operands there by shifts and masks. What that
+// leaves out, a power of two and the scales, goes into Q, S and P. Nothing dequantised is ever stored.
 #pragma once
 
 #include "decode_common.cuh"
@@ -18,20 +19,24 @@ namespace mla::cuda {
 
 constexpr int kFp8SlotTokens = 2 * kStepTokens;
 constexpr int kFp8StepBytes = kStepTokens * kFp8TokenBytes;
-constexpr int kFp8ScalesAt = kValueDim;       // bytes into a token
+constexpr int kFp8ScalesAt = kValueDim;  // bytes into a token
 constexpr int kFp8RopeAt = kValueDim + 4 * 4;
-constexpr int kFp8Groups = 4;                 // of 128 values with one scale
-constexpr int kFp8Slices = kHeadDim / 16;     // of 16 key dimensions: one product's
-constexpr int kFp8ScoreWarps = 4, kFp8ValueWarps = 8;
-constexpr int kFp8KeysOfWarp = kFp8SlotTokens / kFp8ScoreWarps;
-constexpr int kFp8ColumnsOfWarp = kValueDim / kFp8ValueWarps;
-constexpr int kFp8Threads = 512;  // of the fourth warpgroup only one warp, for the copies
-static_assert(kFp8KeysOfWarp == 16, "P of a score warp is one operand of O += P V");
+constexpr int kFp8Groups = 4;                // of 128 values with one scale
+constexpr int kFp8Slices = 128 / 16;         // of a group: 16 dimensions are one product's
+constexpr int kFp8KeyTiles = kFp8SlotTokens / 8;  // eight keys are one product's
+constexpr int kFp8ScoreWarps = 8, kFp8ValueWarps = kFp8Groups;
+constexpr int kFp8Threads = 512;  // of the last warpgroup only one warp, for the copies
+static_assert(kFp8ScoreWarps == 2 * kFp8Groups && kFp8ScoreWarps == kFp8KeyTiles, "a group and half of the keys a warp");
 static_assert(kFp8StepBytes % 16 == 0 && kFp8RopeAt + 2 * (kHeadDim - kValueDim) == kFp8TokenBytes, "layout of a token");
 
-// 2^100 in Q and in P, 2^20 in S and in O together undo the 2^-120 of the operands made from e4m3.
-constexpr float kOperandShift = 0x1p100f, kResultShift = 0x1p20f;
-static_assert(kOperandShift * kResultShift * sm90::kE4m3Shift == 1.0f);
+// Q and S carry what the latent's BF16 operands lack.
+constexpr float kQueryShift = 0x1p100f, kScoreShift = 0x1p20f;
+static_assert(kQueryShift * kScoreShift * sm90::kE4m3InBf16 == 1.0f);
+// P times scale is at most 2^8 (see kSlack) in units of the running maximum, and F16 has room for 2^15.
+constexpr float kWeightShift = 0x1p7f;
+constexpr float kOutputShift = 1.0f / (kWeightShift * sm90::kE4m3InF16);
+constexpr float kSlack = 8.0f;  // the running maximum moves only when it has grown by 2^8
+constexpr float kLeastScale = 0x1p-60f;
 
 // kTiles: 16-row tiles of the block.
 template <int kTiles>
@@ -39,11 +44,11 @@ struct Fp8Smem {
   static constexpr int kRows = kTiles * 16;
   static constexpr int kRing = kTiles == 1 ? 4 : 3;
   uint8_t ring[kRing][kFp8SlotTokens * kFp8TokenBytes];
-  uint4 queries[kFp8Slices][kTiles][32];                        // as the lanes of a warp hold them for a product
-  uint4 weights[kSlots][kFp8Groups][kFp8ScoreWarps][kTiles][32];  // P times the scales of a group, the same way
+  float4 parts[kFp8Groups][kFp8KeyTiles][kTiles][32];           // S of each group, as the lanes of a warp hold it
+  uint2 weights[kSlots][kFp8Groups][kFp8KeyTiles][kTiles][32];  // P times the scales of a group, the same way
   float rescale[kSlots][kRows];
   int must_rescale[kSlots];
-  float top[2][kFp8ScoreWarps][kRows];  // largest scores of the warps' keys
+  float top[kFp8ScoreWarps][kRows];  // largest of the warps' keys
   float sums[kFp8ScoreWarps][kRows];
   float inverse_sum[kRows];
   PlanPart part;
@@ -98,42 +103,53 @@ __device__ __forceinline__ void fp8_copy_role(Fp8Smem<kTiles> &smem, const Fp8Pa
 
 // ---- score ------------------------------------------------------------------------------------------------------------
 
-constexpr uint32_t kFp8ScoreSync = 1;
+constexpr uint32_t kFp8HalfSync = 1, kFp8ScoreSync = 3;  // ids of the barriers of each half and of all score warps
 
-// The queries of the next sequence, as the operands of the products: of each slice of 16 dimensions lane 4 g + c holds the
-// four that KeyBytes has of a key, for rows g and g + 8. The latent's e4m3 operands lack a factor.
+// Where lane 4 g + c finds its bytes of a key, in an order in which lanes that read together use different banks; the queries
+// follow it. Of a latent group 32 contiguous bytes, four for each slice:
+__device__ __forceinline__ int latent_byte(int group) { return group * 128 + threadIdx.x % 4 * 32; }
+// Of the rope part 8 bytes, four values, for one slice of each group's warp:
+__device__ __forceinline__ int rope_byte(int group) {
+  const int c = threadIdx.x % 4;
+  return kFp8RopeAt + group * 16 + c % 2 * 8 + c / 2 * 64;
+}
+
+// A score warp's queries as operands of its products: its group's slices, then one slice of the rope part.
 template <int kTiles>
-__device__ __forceinline__ void fp8_load_queries(Fp8Smem<kTiles> &smem, const Fp8Params &p, int seq, int first_row) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  sm90::warpgroup_sync(kFp8ScoreSync);  // all are done with the queries before
+using Fp8Queries = uint4[kFp8Slices + 1][kTiles];
+
+template <int kTiles>
+__device__ __forceinline__ void fp8_load_queries(Fp8Queries<kTiles> &q, const Fp8Params &p, int seq, int first_row, int group) {
+  const int lane = threadIdx.x % 32;
   auto shifted = [](uint32_t pair) {
     const float2 v = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162 *>(&pair));
-    return sm90::pack_bf16(v.x * kOperandShift, v.y * kOperandShift);
+    return sm90::pack_bf16(v.x * kQueryShift, v.y * kQueryShift);
   };
-#pragma unroll 3
-  for (int slice = warp; slice < kFp8Slices; slice += kFp8ScoreWarps) {
-    const bool latent = slice < kValueDim / 16;
-    const int dim = latent ? slice / 8 * 128 + lane % 4 * 32 + slice % 8 * 4
-                           : kValueDim + lane % 4 * 16 + (slice - kValueDim / 16) * 4;
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      uint2 v[2];  // dimensions dim .. dim + 3 of two rows
+  for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const int row = first_row + tile * 16 + lane / 4 + 8 * r;
-        v[r] = make_uint2(0, 0);
-        if (row < p.decode.rows) {
-          v[r] = *reinterpret_cast<const uint2 *>(p.q + seq * p.q_batch_stride + row * p.q_row_stride + dim);
+    for (int r = 0; r < 2; ++r) {
+      const int row = first_row + tile * 16 + lane / 4 + 8 * r;
+      const bool valid = row < p.decode.rows;
+      const __nv_bfloat16 *source = p.q + seq * p.q_batch_stride + (valid ? row : 0) * p.q_row_stride;
+#pragma unroll
+      for (int slice = 0; slice <= kFp8Slices; ++slice) {
+        const int dim = slice < kFp8Slices ? latent_byte(group) + slice * 4 : kValueDim + (rope_byte(group) - kFp8RopeAt) / 2;
+        uint2 v = *reinterpret_cast<const uint2 *>(source + dim);  // four dimensions
+        if (slice < kFp8Slices) {  // bytes 1 and 3 of a word are one operand, 0 and 2 the other
+          const uint32_t odd = __byte_perm(v.x, v.y, 0x7632), even = __byte_perm(v.x, v.y, 0x5410);
+          v = make_uint2(shifted(odd), shifted(even));
         }
-        if (latent) {  // bytes 1 and 3 of a word first, then 0 and 2, as upper_e4m3 and lower_e4m3 take them
-          const uint32_t odd = __byte_perm(v[r].x, v[r].y, 0x7632), even = __byte_perm(v[r].x, v[r].y, 0x5410);
-          v[r] = make_uint2(shifted(odd), shifted(even));
+        if (r == 0) {
+          q[slice][tile].x = valid ? v.x : 0;
+          q[slice][tile].z = valid ? v.y : 0;
+        } else {
+          q[slice][tile].y = valid ? v.x : 0;
+          q[slice][tile].w = valid ? v.y : 0;
         }
       }
-      smem.queries[slice][tile][lane] = make_uint4(v[0].x, v[1].x, v[0].y, v[1].y);
     }
   }
-  sm90::warpgroup_sync(kFp8ScoreSync);
 }
 
 // 32 bytes of a token in shared memory.
@@ -145,271 +161,312 @@ struct KeyBytes {
   }
 };
 
-// What a score warp computes for its 16 keys, as two products of 8: s[half][tile] in the layout of mma_m16n8k16.
+// One group's part of S for four tiles of keys, from `keys` on, to `parts`.
 template <int kTiles>
-using Fp8Scores = float[2][kTiles][4];
-
-// Raw scores. scales[half][j] are those of key 2 c + j of a half, c = lane % 4, times 2^20.
-template <int kTiles>
-__device__ __forceinline__ void fp8_scores(const Fp8Smem<kTiles> &smem, const uint8_t *keys, const float4 (&scales)[2][2],
-                                           Fp8Scores<kTiles> &s) {
+__device__ __forceinline__ void fp8_score_parts(const uint8_t *keys, const Fp8Queries<kTiles> &q, int group,
+                                                float4 (*parts)[kTiles][32]) {
+  constexpr int kAtOnce = 2;  // tiles of keys: independent chains of products
   const int lane = threadIdx.x % 32;
-  // Lane 4 g + c holds 32 bytes of key g: in this order eight lanes read 16 bytes each from different banks.
-  const uint8_t *mine = keys + lane / 4 * kFp8TokenBytes + lane % 4 * 32;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
+  for (int first = 0; first < kFp8KeyTiles / 2; first += kAtOnce) {
+    const uint8_t *mine = keys + (first * 8 + lane / 4) * kFp8TokenBytes;
+    const uint8_t *scales = keys + (first * 8 + lane % 4 * 2) * kFp8TokenBytes + kFp8ScalesAt + group * 4;
+    const KeyBytes latent[kAtOnce] = {KeyBytes(mine + latent_byte(group)),
+                                      KeyBytes(mine + 8 * kFp8TokenBytes + latent_byte(group))};
+    float s[kAtOnce][kTiles][4] = {};
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
+    for (int slice = 0; slice < kFp8Slices; ++slice) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) s[half][tile][i] = 0.0f;
-    }
-  }
-  const KeyBytes rope[2] = {KeyBytes(mine + kFp8RopeAt), KeyBytes(mine + 8 * kFp8TokenBytes + kFp8RopeAt)};
+      for (int i = 0; i < kAtOnce; ++i) {
+        const uint32_t word = latent[i].words[slice];
+        const uint32_t odd = sm90::upper_e4m3_bf16(word), even = sm90::lower_e4m3_bf16(word);
 #pragma unroll
-  for (int j = 0; j < 4; ++j) {
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      const uint4 q = smem.queries[kValueDim / 16 + j][tile][lane];
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        sm90::mma_m16n8k16(s[half][tile], q, rope[half].words[2 * j], rope[half].words[2 * j + 1]);
+        for (int tile = 0; tile < kTiles; ++tile) sm90::mma_bf16(s[i][tile], q[slice][tile], odd, even);
       }
     }
-  }
 #pragma unroll
-  for (int group = 0; group < kFp8Groups; ++group) {
-    const KeyBytes latent[2] = {KeyBytes(mine + group * 128), KeyBytes(mine + 8 * kFp8TokenBytes + group * 128)};
-    Fp8Scores<kTiles> part = {};
+    for (int i = 0; i < kAtOnce; ++i) {
+      const uint2 rope = *reinterpret_cast<const uint2 *>(mine + i * 8 * kFp8TokenBytes + rope_byte(group));
+      float scale[2];
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      uint32_t odd[2], even[2];
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        odd[half] = sm90::upper_e4m3(latent[half].words[j]);
-        even[half] = sm90::lower_e4m3(latent[half].words[j]);
+      for (int j = 0; j < 2; ++j) {
+        scale[j] = *reinterpret_cast<const float *>(scales + (i * 8 + j) * kFp8TokenBytes) * kScoreShift;
       }
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
-        const uint4 q = smem.queries[group * 8 + j][tile][lane];
+        float(&v)[4] = s[i][tile];
 #pragma unroll
-        for (int half = 0; half < 2; ++half) sm90::mma_m16n8k16(part[half][tile], q, odd[half], even[half]);
-      }
-    }
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          s[half][tile][i] = fmaf(part[half][tile][i], reinterpret_cast<const float *>(&scales[half][i % 2])[group],
-                                  s[half][tile][i]);
-        }
+        for (int k = 0; k < 4; ++k) v[k] *= scale[k % 2];
+        sm90::mma_bf16(v, q[kFp8Slices][tile], rope.x, rope.y);
+        parts[first + i][tile][lane] = make_float4(v[0], v[1], v[2], v[3]);
       }
     }
   }
 }
 
+// What a thread holds of S, and then of P: of each tile rows g and g + 8, two keys each.
 template <int kTiles>
-__device__ __forceinline__ void fp8_score_role(Fp8Smem<kTiles> &smem, const Fp8Params &params, int first_row) {
-  using Smem = Fp8Smem<kTiles>;
-  const DecodeParams &p = params.decode;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  RingPosition<Smem::kRing> ring;
-  RingPosition<kSlots> slots;
-  uint32_t sum_parity = 0;
-  int exchange = 0;
-  const float slack = 8.0f / p.scale_log2;  // the maximum moves only when it has grown by 2^8
+using Fp8Scores = float[kTiles][4];
 
-  for (ShareWalk walk(smem.part, p); !walk.done();) {
-    const Share share = walk.take();
-    float max[kTiles][2], sum[kTiles][2];  // of rows g and g + 8; the sum over this thread's keys only
-    int seen[kTiles][2];
+// The softmax of a score warp's eight keys of a slot. The weights that enter F16 operands are P times a scale, so the running
+// maximum is that of the two together: of log2(P) + log2(the key's largest scale).
+template <int kTiles>
+struct Fp8Softmax {
+  float max[kTiles][2], sum[kTiles][2];  // of rows g and g + 8; the sum is over this thread's keys only
+  float4 scales[2];                      // of this thread's two keys
+  float largest[2];                      // log2 of the largest of each
+
+  __device__ void start() {
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         max[tile][r] = -INFINITY;
         sum[tile][r] = 0.0f;
-        const int row = first_row + tile * 16 + lane / 4 + 8 * r;
-        seen[tile][r] = share.length - ::max(p.s_q - 1 - row / p.heads, 0);
       }
     }
-    if (!share.empty()) fp8_load_queries(smem, params, share.seq, first_row);
+  }
+  // `used` of the keys from `key` on are there. The others may hold anything, NaN too: 0 x NaN must not reach O.
+  __device__ void load_scales(const uint8_t *key, int used) {
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      scales[j] = *reinterpret_cast<const float4 *>(key + j * kFp8TokenBytes + kFp8ScalesAt);
+      if (j >= used) scales[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+      largest[j] = sm90::log2_approx(fmaxf(fmaxf(fmaxf(scales[j].x, scales[j].y), fmaxf(scales[j].z, scales[j].w)),
+                                           kLeastScale));
+    }
+  }
+  // Whether a maximum must move. It does only when it has grown by 2^kSlack: what is accumulated is exact relative to any
+  // maximum.
+  __device__ bool grown(const Fp8Scores<kTiles> &s) const {
+    bool any = false;
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) any = any || s[tile][i] + largest[i % 2] > max[tile][i / 2] + kSlack;
+    }
+    return any;
+  }
+  // Moves the maxima of all score warps; what to multiply O with goes to `rescale`.
+  __device__ void move(Fp8Smem<kTiles> &smem, const Fp8Scores<kTiles> &s, float *rescale) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        float top = fmaxf(s[tile][2 * r] + largest[0], s[tile][2 * r + 1] + largest[1]);
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+        if (lane % 4 == 0) smem.top[warp][tile * 16 + lane / 4 + 8 * r] = top;
+      }
+    }
+    sm90::named_sync<kFp8ScoreWarps * 32>(kFp8ScoreSync);
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int row = tile * 16 + lane / 4 + 8 * r;
+        float top = -INFINITY;
+        for (int w = 0; w < kFp8ScoreWarps; ++w) top = fmaxf(top, smem.top[w][row]);
+        const bool moved = top > max[tile][r] + kSlack;
+        const float factor = moved ? sm90::exp2_approx(max[tile][r] - top) : 1.0f;
+        max[tile][r] = moved ? top : max[tile][r];
+        sum[tile][r] *= factor;
+        if (warp == 0 && lane % 4 == 0) rescale[row] = factor;
+      }
+    }
+  }
+  // Turns s into P, relative to the maximum.
+  __device__ void weigh(Fp8Scores<kTiles> &s) {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float base = max[tile][i / 2];
+        s[tile][i] = sm90::exp2_approx(s[tile][i] - (base == -INFINITY ? 0.0f : base));
+        sum[tile][i / 2] += s[tile][i];
+      }
+    }
+  }
+};
 
-    for (int step = share.first_step; step < share.end_step; step += 2) {
-      const int first_key = step * kStepTokens + warp * kFp8KeysOfWarp + lane % 4 * 2;
-      const int end_key = min(share.end_step * kStepTokens, share.length);
-      const uint8_t *keys = smem.ring[ring.place] + warp * kFp8KeysOfWarp * kFp8TokenBytes;
-      sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
-      float4 scales[2][2];
+// S times scale_log2 of a score warp's eight keys: the groups' parts together.
+template <int kTiles>
+__device__ __forceinline__ void fp8_add_parts(const Fp8Smem<kTiles> &smem, int warp, float scale_log2,
+                                              Fp8Scores<kTiles> &s) {
+  const int lane = threadIdx.x % 32;
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
+  for (int tile = 0; tile < kTiles; ++tile) {
+    float4 v[kFp8Groups];
 #pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          float4 v = *reinterpret_cast<const float4 *>(keys + (half * 8 + lane % 4 * 2 + j) * kFp8TokenBytes + kFp8ScalesAt);
-          // A key that is not one may have any scale, NaN too: 0 x NaN must not reach O.
-          const float factor = kResultShift;
-          const bool used = first_key + half * 8 + j < end_key;
-          scales[half][j] = used ? make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor)
-                                 : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    for (int g = 0; g < kFp8Groups; ++g) v[g] = smem.parts[g][warp][tile][lane];
+    s[tile][0] = (v[0].x + v[1].x + v[2].x + v[3].x) * scale_log2;
+    s[tile][1] = (v[0].y + v[1].y + v[2].y + v[3].y) * scale_log2;
+    s[tile][2] = (v[0].z + v[1].z + v[2].z + v[3].z) * scale_log2;
+    s[tile][3] = (v[0].w + v[1].w + v[2].w + v[3].w) * scale_log2;
+  }
+}
+
+// Hides keys that a row does not see: past the `used` ones, or of queries later than the row's own.
+template <int kTiles>
+__device__ __forceinline__ void fp8_mask(Fp8Scores<kTiles> &s, const DecodeParams &p, int first_row, int used,
+                                         int before_length) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int row = first_row + tile * 16 + lane / 4 + 8 * (i / 2);
+      const int seen = min(used, before_length - max(p.s_q - 1 - row / p.heads, 0));
+      if (i % 2 >= seen) s[tile][i] = -INFINITY;
+    }
+  }
+}
+
+// Hands 1 / sum to the value warps and writes the log-sum-exp of a finished share.
+template <int kTiles>
+__device__ __forceinline__ void fp8_publish_sums(Fp8Smem<kTiles> &smem, const DecodeParams &p, const Share &share,
+                                                 int first_row, const Fp8Softmax<kTiles> &softmax, uint32_t sum_parity) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  sm90::barrier_wait(sm90::smem_address(&smem.sum_empty), sum_parity ^ 1);
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float sum = softmax.sum[tile][r];
+      sum += __shfl_xor_sync(~0u, sum, 1);
+      sum += __shfl_xor_sync(~0u, sum, 2);
+      if (lane % 4 == 0) smem.sums[warp][tile * 16 + lane / 4 + 8 * r] = sum;
+    }
+  }
+  sm90::named_sync<kFp8ScoreWarps * 32>(kFp8ScoreSync);
+  if (warp == 0 && lane % 4 == 0) {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int row = tile * 16 + lane / 4 + 8 * r, query_row = first_row + row;
+        float total = 0.0f;
+#pragma unroll
+        for (int w = 0; w < kFp8ScoreWarps; ++w) total += smem.sums[w][row];
+        smem.inverse_sum[row] = total > 0.0f ? 1.0f / total : 0.0f;
+        if (query_row >= p.rows) continue;
+        const float lse2 = total > 0.0f ? softmax.max[tile][r] + log2f(total) : -INFINITY;
+        if (share.whole()) {
+          p.lse[lse_place(p, share.seq, query_row)] = natural_lse(lse2);
+        } else {
+          p.partial_lse[static_cast<int64_t>(share.slot(p)) * p.rows + query_row] = lse2;
         }
       }
-      Fp8Scores<kTiles> s;
-      fp8_scores(smem, keys, scales, s);
+    }
+  }
+  sm90::barrier_arrive(sm90::smem_address(&smem.sum_full));
+}
+
+template <int kTiles>
+__device__ __forceinline__ void fp8_score_role(Fp8Smem<kTiles> &smem, const Fp8Params &params, int first_row) {
+  const DecodeParams &p = params.decode;
+  const int lane = threadIdx.x % 32, warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
+  const int group = warp % kFp8Groups, half = warp / kFp8Groups;  // of the products; the softmax is of key tile `warp`
+  const int my_key = warp * 8 + lane % 4 * 2;                     // the first of two, in a slot
+  RingPosition<Fp8Smem<kTiles>::kRing> ring;
+  RingPosition<kSlots> slots;
+  uint32_t sum_parity = 0;
+  Fp8Queries<kTiles> q;
+  Fp8Softmax<kTiles> softmax;
+
+  for (ShareWalk walk(smem.part, p); !walk.done();) {
+    const Share share = walk.take();
+    const int end_key = min(share.end_step * kStepTokens, share.length);
+    softmax.start();
+    if (!share.empty()) fp8_load_queries<kTiles>(q, params, share.seq, first_row, group);
+
+    for (int step = share.first_step; step < share.end_step; step += 2) {
+      const int first_key = step * kStepTokens;
+      const uint8_t *slot = smem.ring[ring.place];
+      sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
+      fp8_score_parts<kTiles>(slot + half * kStepTokens * kFp8TokenBytes, q, group,
+                              smem.parts[group] + half * (kFp8KeyTiles / 2));
+      softmax.load_scales(slot + my_key * kFp8TokenBytes, end_key - first_key - my_key);
       __syncwarp();
       if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.empty[ring.place]));
       ring.next();
+      sm90::named_sync<kFp8Groups * 32>(kFp8HalfSync + half);
 
-      // The largest score of each row over all four warps' keys.
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const int end = min(seen[tile][r], end_key) - first_key;
-          float top = -INFINITY;
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-#pragma unroll
-            for (int j = 0; j < 2; ++j) {
-              float &value = s[half][tile][r * 2 + j];
-              if (half * 8 + j >= end) value = -INFINITY;
-              top = fmaxf(top, value);
-            }
-          }
-          top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-          top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-          if (lane % 4 == 0) smem.top[exchange][warp][tile * 16 + lane / 4 + 8 * r] = top;
-        }
+      Fp8Scores<kTiles> s;
+      fp8_add_parts(smem, warp, p.scale_log2, s);
+      if (first_key + kFp8SlotTokens > min(end_key, share.length - (p.s_q - 1))) {
+        fp8_mask<kTiles>(s, p, first_row, end_key - first_key - my_key, share.length - first_key - my_key);
       }
-      sm90::warpgroup_sync(kFp8ScoreSync);
+      const bool grown = sm90::named_sync_or<kFp8ScoreWarps * 32>(kFp8ScoreSync, softmax.grown(s));
       sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slots.place]), slots.parity ^ 1);
-      bool moved = false;
+      if (grown) softmax.move(smem, s, smem.rescale[slots.place]);
+      if (threadIdx.x == 0) smem.must_rescale[slots.place] = grown;
+      softmax.weigh(s);
 #pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
+      for (int g = 0; g < kFp8Groups; ++g) {
+        float scale[2];
 #pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const int row = tile * 16 + lane / 4 + 8 * r;
-          float top = smem.top[exchange][0][row];
-#pragma unroll
-          for (int w = 1; w < kFp8ScoreWarps; ++w) top = fmaxf(top, smem.top[exchange][w][row]);
-          const bool grown = top > max[tile][r] + slack;
-          const float rescale = grown ? sm90::exp2_approx((max[tile][r] - top) * p.scale_log2) : 1.0f;
-          max[tile][r] = grown ? top : max[tile][r];
-          sum[tile][r] *= rescale;
-          if (warp == 0 && lane % 4 == 0) smem.rescale[slots.place][row] = rescale;
-          moved = moved || grown;
-          const float offset = max[tile][r] == -INFINITY ? 0.0f : -max[tile][r] * p.scale_log2;
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-#pragma unroll
-            for (int j = 0; j < 2; ++j) {
-              float &value = s[half][tile][r * 2 + j];
-              value = sm90::exp2_approx(fmaf(value, p.scale_log2, offset));
-              sum[tile][r] += value;
-            }
-          }
-        }
-      }
-      moved = __any_sync(~0u, moved);
-      if (warp == 0 && lane == 0) smem.must_rescale[slots.place] = moved;
-      exchange ^= 1;
-
-      const float factor = kOperandShift / kResultShift;  // scales hold the latter already
-#pragma unroll
-      for (int group = 0; group < kFp8Groups; ++group) {
+        for (int j = 0; j < 2; ++j) scale[j] = reinterpret_cast<const float *>(&softmax.scales[j])[g] * kWeightShift;
 #pragma unroll
         for (int tile = 0; tile < kTiles; ++tile) {
-          uint32_t a[4];
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-#pragma unroll
-            for (int r = 0; r < 2; ++r) {
-              const float *v = &s[half][tile][r * 2];
-              auto scale = [&](int j) { return reinterpret_cast<const float *>(&scales[half][j])[group] * factor; };
-              a[half * 2 + r] = sm90::pack_bf16(v[0] * scale(0), v[1] * scale(1));
-            }
-          }
-          smem.weights[slots.place][group][warp][tile][lane] = make_uint4(a[0], a[1], a[2], a[3]);
+          smem.weights[slots.place][g][warp][tile][lane] =
+              make_uint2(sm90::pack_f16(s[tile][0] * scale[0], s[tile][1] * scale[1]),
+                         sm90::pack_f16(s[tile][2] * scale[0], s[tile][3] * scale[1]));
         }
       }
       sm90::barrier_arrive(sm90::smem_address(&smem.p_full[slots.place]));
       slots.next();
     }
-
-    // 1 / sum for the value warps, and the log-sum-exp.
-    sm90::barrier_wait(sm90::smem_address(&smem.sum_empty), sum_parity ^ 1);
+    fp8_publish_sums(smem, p, share, first_row, softmax, sum_parity);
     sum_parity ^= 1;
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        sum[tile][r] += __shfl_xor_sync(~0u, sum[tile][r], 1);
-        sum[tile][r] += __shfl_xor_sync(~0u, sum[tile][r], 2);
-        if (lane % 4 == 0) smem.sums[warp][tile * 16 + lane / 4 + 8 * r] = sum[tile][r];
-      }
-    }
-    sm90::warpgroup_sync(kFp8ScoreSync);
-    if (warp == 0 && lane % 4 == 0) {
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const int row = tile * 16 + lane / 4 + 8 * r, query_row = first_row + row;
-          float total = 0.0f;
-#pragma unroll
-          for (int w = 0; w < kFp8ScoreWarps; ++w) total += smem.sums[w][row];
-          smem.inverse_sum[row] = total > 0.0f ? 1.0f / total : 0.0f;
-          if (query_row >= p.rows) continue;
-          const float lse2 = total > 0.0f ? max[tile][r] * p.scale_log2 + log2f(total) : -INFINITY;
-          if (share.whole()) {
-            p.lse[lse_place(p, share.seq, query_row)] = natural_lse(lse2);
-          } else {
-            p.partial_lse[static_cast<int64_t>(share.slot(p)) * p.rows + query_row] = lse2;
-          }
-        }
-      }
-    }
-    sm90::barrier_arrive(sm90::smem_address(&smem.sum_full));
   }
 }
 
 // ---- value ------------------------------------------------------------------------------------------------------------
 
-// O of 64 columns: o[tile][n] is product n, whose column j is column 8 j + n of the warp's, so that a lane reads 8 bytes of a
-// key at a time and has 16 columns in a row of each of its rows.
+// O of a group's columns: o[tile][n] is product n, whose column j is column 16 j + n of the group's 128, so that a lane reads
+// 16 bytes of a key at a time and has 32 columns in a row of each of its rows.
 template <int kTiles>
-using Fp8Output = float[kTiles][8][4];
+using Fp8Output = float[kTiles][16][4];
 
 template <int kTiles>
 __device__ __forceinline__ void fp8_add_values(const Fp8Smem<kTiles> &smem, const uint8_t *columns, int slot, int group,
                                                Fp8Output<kTiles> &o) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
-  for (int k = 0; k < kFp8ScoreWarps; ++k) {
+  for (int k = 0; k < kFp8KeyTiles; k += 2) {
     uint4 a[kTiles];
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) a[tile] = smem.weights[slot][group][k][tile][lane];
-    const uint8_t *source = columns + (k * kFp8KeysOfWarp + lane % 4 * 2) * kFp8TokenBytes + lane / 4 * 8;
-    auto eight_bytes = [&](int key) { return *reinterpret_cast<const uint2 *>(source + key * kFp8TokenBytes); };
-    const uint2 v0 = eight_bytes(0), v1 = eight_bytes(1), v8 = eight_bytes(8), v9 = eight_bytes(9);
-    // Bytes 4 word + 2 i and 4 word + 2 i + 1 of two keys, side by side in the halves.
-    auto multiply = [&](int first, uint32_t low, uint32_t high) {
+    for (int tile = 0; tile < kTiles; ++tile) {
+      const uint2 first = smem.weights[slot][group][k][tile][lane], second = smem.weights[slot][group][k + 1][tile][lane];
+      a[tile] = make_uint4(first.x, first.y, second.x, second.y);
+    }
+    const uint8_t *source = columns + (k * 8 + lane % 4 * 2) * kFp8TokenBytes + lane / 4 * 16;
+    auto load = [&](int key) { return *reinterpret_cast<const uint4 *>(source + key * kFp8TokenBytes); };
+    const uint4 v0 = load(0), v1 = load(1), v8 = load(8), v9 = load(9);
+    // Two neighbouring bytes of each of two keys a word: a product's operand is the lower or the upper of them.
+    auto multiply = [&](int n, uint32_t low, uint32_t high) {
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
-        sm90::mma_m16n8k16(o[tile][first], a[tile], sm90::lower_e4m3(low), sm90::lower_e4m3(high));
-        sm90::mma_m16n8k16(o[tile][first + 1], a[tile], sm90::upper_e4m3(low), sm90::upper_e4m3(high));
+        sm90::mma_f16(o[tile][n], a[tile], sm90::lower_e4m3_f16(low), sm90::lower_e4m3_f16(high));
+        sm90::mma_f16(o[tile][n + 1], a[tile], sm90::upper_e4m3_f16(low), sm90::upper_e4m3_f16(high));
       }
     };
-    multiply(0, __byte_perm(v0.x, v1.x, 0x5410), __byte_perm(v8.x, v9.x, 0x5410));
-    multiply(2, __byte_perm(v0.x, v1.x, 0x7632), __byte_perm(v8.x, v9.x, 0x7632));
-    multiply(4, __byte_perm(v0.y, v1.y, 0x5410), __byte_perm(v8.y, v9.y, 0x5410));
-    multiply(6, __byte_perm(v0.y, v1.y, 0x7632), __byte_perm(v8.y, v9.y, 0x7632));
+    auto multiply_word = [&](int n, uint32_t w0, uint32_t w1, uint32_t w8, uint32_t w9) {
+      multiply(n, __byte_perm(w0, w1, 0x5410), __byte_perm(w8, w9, 0x5410));
+      multiply(n + 2, __byte_perm(w0, w1, 0x7632), __byte_perm(w8, w9, 0x7632));
+    };
+    multiply_word(0, v0.x, v1.x, v8.x, v9.x);
+    multiply_word(4, v0.y, v1.y, v8.y, v9.y);
+    multiply_word(8, v0.z, v1.z, v8.z, v9.z);
+    multiply_word(12, v0.w, v1.w, v8.w, v9.w);
   }
 }
 
 template <int kTiles>
 __device__ __forceinline__ void fp8_store_output(const Fp8Smem<kTiles> &smem, const Fp8Output<kTiles> &o,
-                                                 const DecodeParams &p, const Share &share, int first_row, int column) {
+                                                 const DecodeParams &p, const Share &share, int first_row, int group) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int tile = 0; tile < kTiles; ++tile) {
@@ -417,24 +474,22 @@ __device__ __forceinline__ void fp8_store_output(const Fp8Smem<kTiles> &smem, co
     for (int r = 0; r < 2; ++r) {
       const int row = tile * 16 + lane / 4 + 8 * r, query_row = first_row + row;
       if (query_row >= p.rows) continue;
-      const float factor = smem.inverse_sum[row] * kResultShift;
-      float v[16];
-#pragma unroll
-      for (int i = 0; i < 16; ++i) v[i] = o[tile][i % 8][r * 2 + i / 8] * factor;
-      const int64_t at = column + lane % 4 * 16;
+      const float factor = smem.inverse_sum[row] * kOutputShift;
+      auto value = [&](int i) { return o[tile][i % 16][r * 2 + i / 16] * factor; };
+      const int64_t column = group * 128 + lane % 4 * 32;
       if (share.whole()) {
-        __nv_bfloat16 *out = p.out + (static_cast<int64_t>(share.seq) * p.rows + query_row) * kValueDim + at;
+        __nv_bfloat16 *out = p.out + (static_cast<int64_t>(share.seq) * p.rows + query_row) * kValueDim + column;
 #pragma unroll
-        for (int i = 0; i < 16; i += 8) {
+        for (int i = 0; i < 32; i += 8) {
           *reinterpret_cast<uint4 *>(out + i) =
-              make_uint4(sm90::pack_bf16(v[i], v[i + 1]), sm90::pack_bf16(v[i + 2], v[i + 3]),
-                         sm90::pack_bf16(v[i + 4], v[i + 5]), sm90::pack_bf16(v[i + 6], v[i + 7]));
+              make_uint4(sm90::pack_bf16(value(i), value(i + 1)), sm90::pack_bf16(value(i + 2), value(i + 3)),
+                         sm90::pack_bf16(value(i + 4), value(i + 5)), sm90::pack_bf16(value(i + 6), value(i + 7)));
         }
       } else {
-        float *out = p.partial_out + (static_cast<int64_t>(share.slot(p)) * p.rows + query_row) * kValueDim + at;
+        float *out = p.partial_out + (static_cast<int64_t>(share.slot(p)) * p.rows + query_row) * kValueDim + column;
 #pragma unroll
-        for (int i = 0; i < 16; i += 4) {
-          *reinterpret_cast<float4 *>(out + i) = make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]);
+        for (int i = 0; i < 32; i += 4) {
+          *reinterpret_cast<float4 *>(out + i) = make_float4(value(i), value(i + 1), value(i + 2), value(i + 3));
         }
       }
     }
@@ -442,11 +497,9 @@ __device__ __forceinline__ void fp8_store_output(const Fp8Smem<kTiles> &smem, co
 }
 
 template <int kTiles>
-__device__ __forceinline__ void fp8_value_role(Fp8Smem<kTiles> &smem, const DecodeParams &p, int first_row, int warp) {
-  using Smem = Fp8Smem<kTiles>;
+__device__ __forceinline__ void fp8_value_role(Fp8Smem<kTiles> &smem, const DecodeParams &p, int first_row, int group) {
   const int lane = threadIdx.x % 32;
-  const int column = warp * kFp8ColumnsOfWarp;
-  RingPosition<Smem::kRing> ring;
+  RingPosition<Fp8Smem<kTiles>::kRing> ring;
   RingPosition<kSlots> slots;
   uint32_t sum_parity = 0;
   Fp8Output<kTiles> o;
@@ -456,7 +509,7 @@ __device__ __forceinline__ void fp8_value_role(Fp8Smem<kTiles> &smem, const Deco
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
-      for (int n = 0; n < 8; ++n) {
+      for (int n = 0; n < 16; ++n) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) o[tile][n][i] = 0.0f;
       }
@@ -468,14 +521,15 @@ __device__ __forceinline__ void fp8_value_role(Fp8Smem<kTiles> &smem, const Deco
 #pragma unroll
         for (int tile = 0; tile < kTiles; ++tile) {
           const float *factors = smem.rescale[slots.place] + tile * 16 + lane / 4;
+          const float upper = factors[0], lower = factors[8];
 #pragma unroll
-          for (int n = 0; n < 8; ++n) {
+          for (int n = 0; n < 16; ++n) {
 #pragma unroll
-            for (int i = 0; i < 4; ++i) o[tile][n][i] *= factors[i / 2 * 8];
+            for (int i = 0; i < 4; ++i) o[tile][n][i] *= i / 2 ? lower : upper;
           }
         }
       }
-      fp8_add_values(smem, smem.ring[ring.place] + column, slots.place, column / 128, o);
+      fp8_add_values(smem, smem.ring[ring.place] + group * 128, slots.place, group, o);
       __syncwarp();
       if (lane == 0) {
         sm90::barrier_arrive(sm90::smem_address(&smem.p_empty[slots.place]));
@@ -486,7 +540,7 @@ __device__ __forceinline__ void fp8_value_role(Fp8Smem<kTiles> &smem, const Deco
     }
     sm90::barrier_wait(sm90::smem_address(&smem.sum_full), sum_parity);
     sum_parity ^= 1;
-    fp8_store_output(smem, o, p, share, first_row, column);
+    fp8_store_output(smem, o, p, share, first_row, group);
     __syncwarp();
     if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.sum_empty));
   }
@@ -525,13 +579,13 @@ __global__ void __launch_bounds__(kFp8Threads, 1) decode_fp8_kernel(const __grid
   }
   __syncthreads();
   if (warp < kFp8ScoreWarps) {
-    sm90::take_registers<168>();
+    sm90::take_registers<152>();
     fp8_score_role(smem, p, first_row);
   } else if (warp < kFp8ScoreWarps + kFp8ValueWarps) {
-    sm90::take_registers<144>();
+    sm90::take_registers<168>();
     fp8_value_role(smem, p.decode, first_row, warp - kFp8ScoreWarps);
   } else {
-    sm90::give_registers<56>();
+    sm90::give_registers<32>();
     if (warp == kFp8ScoreWarps + kFp8ValueWarps) fp8_copy_role(smem, p);
   }
 }

@@ -18,33 +18,57 @@ struct Shape {
   int cluster = 1;           // blocks that share memory
 };
 
-// Puts a kernel on the stream. It may start while the one before it ends: it must call begin_kernel first of all.
+// The launch of a shape, which also allows the kernel its shared memory.
+struct ShapedLaunch : Launch {
+  template <class Kernel>
+  ShapedLaunch(const char *name, const Shape &shape, Kernel kernel, cudaStream_t stream)
+      : Launch(dim3(static_cast<unsigned>(shape.blocks)), shape.threads, shape.shared_bytes, stream) {
+    if (shape.blocks > INT32_MAX || shape.shared_bytes > kMaxSharedBytes) {
+      fail(MLA_UNSUPPORTED, "%s on CUDA: too large, it would take %lld blocks of %lld bytes of shared memory", name,
+           static_cast<long long>(shape.blocks), static_cast<long long>(shape.shared_bytes));
+    }
+    if (shape.shared_bytes > 0) {
+      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(shape.shared_bytes)),
+            name);
+    }
+    if (shape.cluster > 1) {
+      set_cluster(shape.cluster);
+    }
+  }
+};
+
+// Puts a kernel on the stream. It may start while the one before it ends: it must call begin_kernel, or
+// wait_for_work_before, first of all.
 template <class... Parameters, class... Arguments>
 void launch(const Device &device, const char *name, const Shape &shape, void (*kernel)(Parameters...),
             Arguments... arguments) {
-  if (shape.blocks == 0) {
-    return;
+  if (shape.blocks > 0) {
+    const ShapedLaunch shaped(name, shape, kernel, device.stream);
+    check(cudaLaunchKernelEx(&shaped.config, kernel, static_cast<Parameters>(arguments)...), name);
   }
-  if (shape.blocks > INT32_MAX || shape.shared_bytes > kMaxSharedBytes) {
-    fail(MLA_UNSUPPORTED, "%s on CUDA: too large, it would take %lld blocks of %lld bytes of shared memory", name,
-         static_cast<long long>(shape.blocks), static_cast<long long>(shape.shared_bytes));
-  }
-  if (shape.shared_bytes > 0) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(shape.shared_bytes)),
-          name);
-  }
-  Launch launch(dim3(static_cast<unsigned>(shape.blocks)), shape.threads, shape.shared_bytes, device.stream);
-  if (shape.cluster > 1) {
-    launch.set_cluster(shape.cluster);
-  }
-  check(cudaLaunchKernelEx(&launch.config, kernel, static_cast<Parameters>(arguments)...), name);
 }
 
-// Waits for the work before, whose results are seen from here on, and lets the next kernel take its place.
-__device__ __forceinline__ void begin_kernel() {
+// How many clusters of a kernel the device holds at once.
+template <class Kernel>
+int resident_clusters(const char *name, const Shape &shape, Kernel kernel) {
+  const ShapedLaunch shaped(name, shape, kernel, nullptr);
+  int clusters = 0;
+  check(cudaOccupancyMaxActiveClusters(&clusters, kernel, &shaped.config), name);
+  return clusters;
+}
+
+// Waits for the work before, whose results are seen from here on.
+__device__ __forceinline__ void wait_for_work_before() {
 #if __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
+#endif
+}
+
+// The same, and lets the blocks of the next kernel take their places already: for kernels that are over soon.
+__device__ __forceinline__ void begin_kernel() {
+  wait_for_work_before();
+#if __CUDA_ARCH__ >= 900
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
 }

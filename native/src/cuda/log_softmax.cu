@@ -71,16 +71,18 @@ __device__ void write_best(const LogSoftmax &p, int64_t row, float normalizer, L
 __global__ void __launch_bounds__(kVocabularyThreads) log_softmax_kernel(LogSoftmax p) {
   extern __shared__ float values[];  // the slice
   __shared__ LogSoftmaxShared shared;
-  begin_kernel();
+  wait_for_work_before();
   const cg::cluster_group cluster = cg::this_cluster();
   const int rank = static_cast<int>(cluster.block_rank());
   const int64_t row = blockIdx.x / kVocabularyCluster;
-  const Slice slice = slice_of(p.vocabulary, rank);
+  const Slice slice = slice_of(p.vocabulary, rank, kVocabularyCluster);
   const float *logits = p.logits + row * p.logit_stride;
   float largest = -INFINITY;
-  for_each_logit(logits + slice.begin, slice.count, [&](int i, float value) {
-    values[i] = value;
-    largest = fmaxf(largest, value);
+  for_each_piece<4>(logits + slice.begin, slice.count, [&](int place, auto piece) {
+    store(values + place, piece);
+    for (const float value : piece.v) {
+      largest = fmaxf(largest, value);
+    }
   });
   largest = warp_max(largest);
   if (threadIdx.x % 32 == 0) {
@@ -143,7 +145,7 @@ void log_softmax_top_k(const Device &device, const mla_tensor &logits, const mla
   }
   launch(device, "mla_log_softmax_top_k",
          {logits.shape[0] * kVocabularyCluster, kVocabularyThreads,
-          slice_length(p.vocabulary) * static_cast<int64_t>(sizeof(float)), kVocabularyCluster},
+          slice_length(p.vocabulary, kVocabularyCluster) * static_cast<int64_t>(sizeof(float)), kVocabularyCluster},
          log_softmax_kernel, p);
 }
 

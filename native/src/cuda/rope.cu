@@ -28,7 +28,12 @@ __device__ __forceinline__ void rotate(const bf16 *from, const float *cos_sin, i
   const Piece<kPairs> sines = load<kPairs>(cos_sin + half + first);
   Piece<kPairs> a, b;
   if constexpr (kInterleaved) {
-    Piece<2 * kPairs> both = load<2 * kPairs>(from + 2 * first);
+    Piece<2 * kPairs> both;
+    if constexpr (kPairs == 1) {  // a pair need not be aligned
+      both = {{widen(from[2 * first]), widen(from[2 * first + 1])}};
+    } else {
+      both = load<2 * kPairs>(from + 2 * first);
+    }
 #pragma unroll
     for (int i = 0; i < kPairs; i++) {
       a.v[i] = both.v[2 * i] * cosines.v[i] - both.v[2 * i + 1] * sines.v[i];
@@ -36,7 +41,12 @@ __device__ __forceinline__ void rotate(const bf16 *from, const float *cos_sin, i
       both.v[2 * i] = a.v[i];
       both.v[2 * i + 1] = b.v[i];
     }
-    store(to + 2 * first, both);
+    if constexpr (kPairs == 1) {
+      to[2 * first] = narrow<bf16>(both.v[0]);
+      to[2 * first + 1] = narrow<bf16>(both.v[1]);
+    } else {
+      store(to + 2 * first, both);
+    }
   } else {
     a = load<kPairs>(from + first);
     b = load<kPairs>(from + half + first);

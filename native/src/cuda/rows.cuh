@@ -102,6 +102,18 @@ __device__ __forceinline__ T warp_max(T value) {
   return value;
 }
 
+// The exclusive prefix sum over the lanes.
+template <class T>
+__device__ __forceinline__ T warp_prefix(T own) {
+  T sum = own;
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const T other = __shfl_up_sync(~0u, sum, step);
+    sum += static_cast<int>(threadIdx.x) % 32 >= step ? other : 0;
+  }
+  return sum - own;
+}
+
 // The sum over the block's threads, the same in all of them and from call to call. scratch: a float a warp, of this call
 // alone.
 __device__ __forceinline__ float block_sum(float value, float *scratch) {

@@ -1,5 +1,5 @@
-// What sample and log_softmax_top_k share: a row of logits is worked on by a cluster of thread blocks, each of which holds
-// a slice of consecutive ids in its shared memory.
+// What sample and log_softmax_top_k share: a row of logits is worked on by a cluster of thread blocks, each of which takes a
+// slice of consecutive ids.
 #pragma once
 
 #include <cooperative_groups.h>
@@ -9,7 +9,7 @@
 
 namespace mla::cuda {
 
-constexpr int kVocabularyCluster = 8;
+constexpr int kVocabularyCluster = 8;  // blocks of a row, where they hold it in their shared memory
 constexpr int kVocabularyThreads = 512;
 constexpr int kVocabularyWarps = kVocabularyThreads / 32;
 
@@ -18,20 +18,20 @@ struct Slice {
 };
 
 // A multiple of 4, so that slices begin at 16 bytes where rows do.
-__host__ __device__ inline int slice_length(int vocabulary) {
-  return ((vocabulary + kVocabularyCluster - 1) / kVocabularyCluster + 3) / 4 * 4;
+__host__ __device__ inline int slice_length(int vocabulary, int blocks) {
+  return ((vocabulary + blocks - 1) / blocks + 3) / 4 * 4;
 }
 
-__device__ __forceinline__ Slice slice_of(int vocabulary, int rank) {
-  const int length = slice_length(vocabulary);
+__device__ __forceinline__ Slice slice_of(int vocabulary, int rank, int blocks) {
+  const int length = slice_length(vocabulary, blocks);
   const int begin = min(rank * length, vocabulary);
   return {begin, min(length, vocabulary - begin)};
 }
 
-// Calls body(place in the slice, logit) for all of a slice, ascending within a thread.
-template <class Body>
-__device__ __forceinline__ void for_each_logit(const float *logits, int count, Body body) {
-  constexpr int kUnroll = 4;
+// Calls body(place in the slice, piece of 4 logits or 1) for all of a slice, ascending within a thread. kUnroll: loads of a
+// thread on their way at once.
+template <int kUnroll, class Body>
+__device__ __forceinline__ void for_each_piece(const float *logits, int count, Body body) {
   int done = 0;
   if (reinterpret_cast<uintptr_t>(logits) % 16 == 0) {
     const int pieces = count / 4;
@@ -42,24 +42,21 @@ __device__ __forceinline__ void for_each_logit(const float *logits, int count, B
       for (int u = 0; u < kUnroll; u++) {
         const int i = first + u * kVocabularyThreads;
         if (i < pieces) {
-          piece[u] = __ldcs(from + i);  // read once: not worth a place in the cache
+          piece[u] = __ldcs(from + i);  // not worth a place in the cache
         }
       }
 #pragma unroll
       for (int u = 0; u < kUnroll; u++) {
         const int i = first + u * kVocabularyThreads;
         if (i < pieces) {
-          body(4 * i, piece[u].x);
-          body(4 * i + 1, piece[u].y);
-          body(4 * i + 2, piece[u].z);
-          body(4 * i + 3, piece[u].w);
+          body(4 * i, Piece<4>{{piece[u].x, piece[u].y, piece[u].z, piece[u].w}});
         }
       }
     }
     done = 4 * pieces;
   }
   for (int i = done + static_cast<int>(threadIdx.x); i < count; i += kVocabularyThreads) {
-    body(i, logits[i]);
+    body(i, Piece<1>{{logits[i]}});
   }
 }
 

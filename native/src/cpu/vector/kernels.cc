@@ -37,6 +37,16 @@ MLA_INLINE void widen_row(const T *x, int64_t n, float *out) {
 
 // ---- matrix products ------------------------------------------------------------------------------------------------
 
+// Starts a tile's sums one by one: an array set to {} becomes a call of memset, and its sums leave their registers.
+template <int kRows, int kColumns>
+MLA_INLINE void clear(Floats (&sums)[kRows][kColumns]) {
+  for (int i = 0; i < kRows; i++) {
+    for (int j = 0; j < kColumns; j++) {
+      sums[i][j] = Floats{};
+    }
+  }
+}
+
 // Rows of x that share a load of w, and vectors of w's columns that share a load of x.
 constexpr int kTileRows = 4;
 constexpr int kTileColumns = kLanes == 16 ? 4 : 2;
@@ -44,7 +54,7 @@ constexpr int kTileColumns = kLanes == 16 ? 4 : 2;
 // The same for scores, whose tile is of kLanes sums: all heads of a small model share the one pass over a key.
 constexpr int kScoreRows = kLanes / 2;
 constexpr int kScoreColumns = 2;
-constexpr int kAhead = 8;  // keys asked for in advance  // keys asked for in advance  // keys asked for in advance  // keys asked for in advance  // keys asked for in advance
+constexpr int kAhead = 4;  // keys asked for in advance
 
 // Lanes run over k, so keys are read as they lie and every sum has the same order whatever the tile.
 template <int kRows, int kColumns, class W>
@@ -52,7 +62,8 @@ MLA_INLINE void tile_scores(const float *const *x, const W *w, int64_t stride, i
                             int64_t out_stride) {
   constexpr int kCount = kRows * kColumns;
   static_assert((kCount & (kCount - 1)) == 0 && kCount <= kLanes, "sum_lanes takes a power of two");
-  Floats sums[kCount] = {};
+  Floats sums[kRows][kColumns];
+  clear(sums);
   const auto accumulate = [&](auto load_at) __attribute__((always_inline)) {
     Floats row[kRows];
     for (int i = 0; i < kRows; i++) {
@@ -61,7 +72,7 @@ MLA_INLINE void tile_scores(const float *const *x, const W *w, int64_t stride, i
     for (int j = 0; j < kColumns; j++) {
       const Floats column = load_at(w + j * stride);
       for (int i = 0; i < kRows; i++) {
-        sums[i * kColumns + j] = fma(row[i], column, sums[i * kColumns + j]);
+        sums[i][j] = fma(row[i], column, sums[i][j]);
       }
     }
   };
@@ -76,7 +87,7 @@ MLA_INLINE void tile_scores(const float *const *x, const W *w, int64_t stride, i
     accumulate([at, k](const auto *p) __attribute__((always_inline)) { return load_part(p + at, k - at); });
   }
   float totals[kLanes];
-  store(sum_lanes<kCount>(sums), totals);
+  store(sum_lanes<kCount>(&sums[0][0]), totals);
   for (int i = 0; i < kRows; i++) {
     memcpy(out + i * out_stride, totals + i * kColumns, kColumns * sizeof(float));
   }
@@ -117,123 +128,144 @@ void scores(const float *const *x, int64_t m, Matrix w, int64_t n, int64_t k, fl
   }
 }
 
-// Weights are turned into panels [k][kPanel] of float32, so that lanes run over columns and a sum over k is one chain
-// of fma in order, whatever the tile. A panel holds kPiece terms, half of the first-level cache; sums rest in out
-// between pieces, which rounds nothing.
+// Weights in panels [k][kPanel]: lanes run over columns, and a sum over k is one chain of fma in order, whatever the tile.
+// BF16 panels hold two terms in a 32-bit word, the earlier one below: half of the memory traffic, and two instructions
+// make floats of two vectors.
 constexpr int kPanelVectors = 2;
 constexpr int kPanel = kPanelVectors * kLanes;
-constexpr int64_t kPiece = 2048 / kLanes;
-constexpr int kPanelRows = 8;
+constexpr int kPanelRows = kLanes == 16 ? 12 : 4;  // of x that share a load of a panel: as many as there are registers for
 
 template <class W>
-MLA_INLINE void fill_panel(const W *w, int64_t stride, int64_t columns, int64_t count, float *panel) {
-  for (int first = 0; first < kPanel; first += kLanes) {
-    const int64_t rows = columns - first < kLanes ? columns - first : kLanes;
-    for_each_vector(count, [&](int64_t at, int64_t terms) __attribute__((always_inline)) {
-      Floats square[kLanes];
-      for (int i = 0; i < kLanes; i++) {
-        square[i] = i < rows ? load_some(w + (first + i) * stride + at, terms) : Floats{};
-      }
-      transpose(square);
-      for (int64_t i = 0; i < terms; i++) {
-        store(square[i], panel + (at + i) * kPanel + first);
-      }
-    });
-  }
-}
-
-// Asks for the weights of a panel ahead of their use: their rows are too far apart for the hardware to guess.
-template <class W>
-MLA_INLINE void ask_for_panel(const W *w, int64_t stride, int64_t columns, int64_t count) {
-  constexpr int64_t kLine = 64 / sizeof(W);
-  for (int64_t column = 0; column < columns; column++) {
-    for (int64_t at = 0; at < count; at += kLine) {
-      __builtin_prefetch(w + column * stride + at);
+void pack_panel(const W *w, int64_t row_stride, int64_t column_stride, int64_t columns, int64_t k, W *panel) {
+  constexpr int64_t kTerms = 4 / sizeof(W);  // in a word
+  for (int64_t at = 0; at < (k + kTerms - 1) / kTerms * kTerms; at++) {
+    for (int64_t j = 0; j < kPanel; j++) {
+      const bool there = j < columns && at < k;
+      panel[(at / kTerms * kPanel + j) * kTerms + at % kTerms] = there ? w[j * row_stride + at * column_stride] : W{};
     }
   }
 }
 
-// Adds count terms to kRows rows of sums; kVectors vectors hold the columns, `part` of them in the last.
-template <int kRows, int kVectors>
-MLA_INLINE void tile_linear(const float *const *x, int64_t begin, int64_t count, const float *panel, float *out,
-                            int64_t out_stride, int64_t part) {
-  Floats sums[kRows][kVectors];
-  for (int i = 0; i < kRows; i++) {
-    for (int v = 0; v < kVectors; v++) {
-      sums[i][v] = begin == 0 ? Floats{} : load_some(out + i * out_stride + v * kLanes, v + 1 < kVectors ? kLanes : part);
+void pack(const void *w, int64_t row_stride, int64_t column_stride, int64_t n, int64_t k, bool bf16, void *out) {
+  char *panel = static_cast<char *>(out);
+  for (int64_t j = 0; j < n; j += kPanel, panel += panel_bytes(kPanel, k, bf16)) {
+    const int64_t columns = n - j < kPanel ? n - j : kPanel;
+    if (bf16) {
+      const uint16_t *rows = static_cast<const uint16_t *>(w) + j * row_stride;
+      pack_panel(rows, row_stride, column_stride, columns, k, reinterpret_cast<uint16_t *>(panel));
+    } else {
+      const float *rows = static_cast<const float *>(w) + j * row_stride;
+      pack_panel(rows, row_stride, column_stride, columns, k, reinterpret_cast<float *>(panel));
     }
   }
-  for (int64_t at = 0; at < count; at++) {
-    Floats column[kVectors];
-    for (int v = 0; v < kVectors; v++) {
-      column[v] = load(panel + at * kPanel + v * kLanes);
-    }
+}
+
+// One panel for kRows rows of x.
+template <bool kBf16, int kRows>
+void tile_linear(const float *const *x, const float *panel, int64_t columns, int64_t k, float *out,
+                 int64_t out_stride) {
+  Floats sums[kRows][kPanelVectors];
+  clear(sums);
+  const auto accumulate = [&](const Floats *column, int64_t at) __attribute__((always_inline)) {
     for (int i = 0; i < kRows; i++) {
-      const Floats term = all(x[i][begin + at]);
-      for (int v = 0; v < kVectors; v++) {
+      const Floats term = all(x[i][at]);
+      for (int v = 0; v < kPanelVectors; v++) {
         sums[i][v] = fma(term, column[v], sums[i][v]);
       }
     }
+  };
+  Floats column[kPanelVectors];
+  if constexpr (kBf16) {
+    Words pairs[kPanelVectors];
+    for (int64_t at = 0; at < k; at += 2, panel += kPanel) {
+      for (int v = 0; v < kPanelVectors; v++) {
+        pairs[v] = (Words)load(panel + v * kLanes);
+        column[v] = (Floats)(pairs[v] << 16);
+      }
+      accumulate(column, at);
+      if (at + 1 < k) {
+        for (int v = 0; v < kPanelVectors; v++) {
+          column[v] = (Floats)(pairs[v] & 0xffff0000u);
+        }
+        accumulate(column, at + 1);
+      }
+    }
+  } else {
+    for (int64_t at = 0; at < k; at++, panel += kPanel) {
+      for (int v = 0; v < kPanelVectors; v++) {
+        column[v] = load(panel + v * kLanes);
+      }
+      accumulate(column, at);
+    }
+  }
+  if (columns == kPanel) {
+    for (int i = 0; i < kRows; i++) {
+      for (int v = 0; v < kPanelVectors; v++) {
+        store(sums[i][v], out + i * out_stride + v * kLanes);
+      }
+    }
+    return;
   }
   for (int i = 0; i < kRows; i++) {
-    for (int v = 0; v < kVectors; v++) {
-      store_some(sums[i][v], v + 1 < kVectors ? kLanes : part, out + i * out_stride + v * kLanes);
+    float row[kPanel];
+    for (int v = 0; v < kPanelVectors; v++) {
+      store(sums[i][v], row + v * kLanes);
+    }
+    memcpy(out + i * out_stride, row, columns * sizeof(float));
+  }
+}
+
+// The tile for `rows` rows, 1 to kPanelRows.
+template <bool kBf16, int kRows = kPanelRows>
+MLA_INLINE void tile_of(int64_t rows, const float *const *x, const float *panel, int64_t columns, int64_t k, float *out,
+                        int64_t out_stride) {
+  if constexpr (kRows > 0) {
+    if (rows == kRows) {
+      tile_linear<kBf16, kRows>(x, panel, columns, k, out, out_stride);
+    } else {
+      tile_of<kBf16, kRows - 1>(rows, x, panel, columns, k, out, out_stride);
     }
   }
 }
 
-template <int kVectors>
-void panel_linear(const float *const *x, int64_t m, int64_t begin, int64_t count, const float *panel, float *out,
-                  int64_t out_stride, int64_t part) {
-  int64_t i = 0;
-  for (; i + kPanelRows <= m; i += kPanelRows) {
-    tile_linear<kPanelRows, kVectors>(x + i, begin, count, panel, out + i * out_stride, out_stride, part);
-  }
-  for (; i + 2 <= m; i += 2) {
-    tile_linear<2, kVectors>(x + i, begin, count, panel, out + i * out_stride, out_stride, part);
-  }
-  if (i < m) {
-    tile_linear<1, kVectors>(x + i, begin, count, panel, out + i * out_stride, out_stride, part);
-  }
-}
-
-template <class W>
-void linear_of(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t n, int64_t depth, float *out,
+// Rows in tiles of nearly equal heights: a panel is read as seldom as can be.
+template <bool kBf16>
+void linear_of(const float *const *x, int64_t m, const char *panel, int64_t n, int64_t k, float *out,
                int64_t out_stride) {
-  alignas(64) float panel[kPiece * kPanel];
-  for (int64_t j = 0; j < n; j += kPanel) {
+  const int64_t tiles = (m + kPanelRows - 1) / kPanelRows;
+  for (int64_t j = 0; j < n; j += kPanel, panel += panel_bytes(kPanel, k, kBf16)) {
     const int64_t columns = n - j < kPanel ? n - j : kPanel;
-    int64_t begin = 0;
-    do {  // once for depth 0, which gives zeros
-      const int64_t count = depth - begin < kPiece ? depth - begin : kPiece;
-      const W *weights = w + j * stride + begin;
-      if (j == 0) {
-        ask_for_panel(weights, stride, columns, count);
-      }
-      fill_panel(weights, stride, columns, count, panel);
-      ask_for_panel(weights + kPanel * stride, stride, n - j - kPanel < kPanel ? n - j - kPanel : kPanel, count);
-      if (columns > kLanes) {
-        panel_linear<2>(x, m, begin, count, panel, out + j, out_stride, columns - kLanes);
-      } else {
-        panel_linear<1>(x, m, begin, count, panel, out + j, out_stride, columns);
-      }
-      begin += count;
-    } while (begin < depth);
+    for (int64_t tile = 0, row = 0; tile < tiles; tile++) {
+      const int64_t rows = (m - row + tiles - tile - 1) / (tiles - tile);
+      tile_of<kBf16>(rows, x + row, reinterpret_cast<const float *>(panel), columns, k, out + row * out_stride + j,
+                     out_stride);
+      row += rows;
+    }
   }
 }
 
-void linear(const float *const *x, int64_t m, Matrix w, int64_t n, int64_t k, float *out, int64_t out_stride) {
+void linear(const float *const *x, int64_t m, Panels w, int64_t n, int64_t k, float *out, int64_t out_stride) {
   if (w.bf16) {
-    linear_of(x, m, static_cast<const uint16_t *>(w.data), w.stride, n, k, out, out_stride);
+    linear_of<true>(x, m, static_cast<const char *>(w.data), n, k, out, out_stride);
   } else {
-    linear_of(x, m, static_cast<const float *>(w.data), w.stride, n, k, out, out_stride);
+    linear_of<false>(x, m, static_cast<const char *>(w.data), n, k, out, out_stride);
+  }
+}
+
+// Two cache lines, into the second level: the first is full of what is being computed.
+MLA_INLINE void ask_for_some(Ahead &ahead) {
+  if (ahead.bytes > 0) {
+    __builtin_prefetch(ahead.data, 0, 2);
+    __builtin_prefetch(ahead.data + 64, 0, 2);
+    ahead.data += 128;
+    ahead.bytes -= 128;
   }
 }
 
 // Lanes run over the columns of w; `part` of them in the last vector of a ragged edge, else kLanes.
 template <int kRows, int kVectors, bool kWhole, class W>
 MLA_INLINE void tile_nn(const float *const *x, const W *w, int64_t stride, int64_t k, const float *keep, float *out,
-                        int64_t out_stride, int64_t part) {
+                        int64_t out_stride, int64_t part, Ahead &ahead) {
   const auto load_columns = [part](const auto *p) __attribute__((always_inline)) {
     if constexpr (kWhole) {
       return load(p);
@@ -241,7 +273,8 @@ MLA_INLINE void tile_nn(const float *const *x, const W *w, int64_t stride, int64
       return load_part(p, part);
     }
   };
-  Floats sums[kRows][kVectors] = {};
+  Floats sums[kRows][kVectors];
+  clear(sums);
   if (keep != nullptr) {
     for (int i = 0; i < kRows; i++) {
       for (int v = 0; v < kVectors; v++) {
@@ -250,6 +283,7 @@ MLA_INLINE void tile_nn(const float *const *x, const W *w, int64_t stride, int64
     }
   }
   for (int64_t at = 0; at < k; at++) {
+    ask_for_some(ahead);
     Floats row[kVectors];
     for (int v = 0; v < kVectors; v++) {
       row[v] = load_columns(w + at * stride + v * kLanes);
@@ -278,10 +312,10 @@ struct Constant {
 
 template <int kVectors, bool kWhole, class W>
 MLA_INLINE void column_nn(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t k, const float *keep,
-                          float *out, int64_t out_stride, int64_t part) {
+                          float *out, int64_t out_stride, int64_t part, Ahead &ahead) {
   const auto tile = [&](auto rows, int64_t i) __attribute__((always_inline)) {
     tile_nn<decltype(rows)::value, kVectors, kWhole>(x + i, w, stride, k, keep == nullptr ? keep : keep + i,
-                                                     out + i * out_stride, out_stride, part);
+                                                     out + i * out_stride, out_stride, part, ahead);
   };
   int64_t i = 0;
   for (; i + kTileRows <= m; i += kTileRows) {
@@ -294,26 +328,26 @@ MLA_INLINE void column_nn(const float *const *x, int64_t m, const W *w, int64_t 
 
 template <class W>
 void gemm_nn_of(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t n, int64_t k, const float *keep,
-                float *out, int64_t out_stride) {
+                float *out, int64_t out_stride, Ahead ahead) {
   constexpr int kWide = kTileColumns * kLanes;
   int64_t j = 0;
   for (; j + kWide <= n; j += kWide) {
-    column_nn<kTileColumns, true>(x, m, w + j, stride, k, keep, out + j, out_stride, kLanes);
+    column_nn<kTileColumns, true>(x, m, w + j, stride, k, keep, out + j, out_stride, kLanes, ahead);
   }
   for (; j + kLanes <= n; j += kLanes) {
-    column_nn<1, true>(x, m, w + j, stride, k, keep, out + j, out_stride, kLanes);
+    column_nn<1, true>(x, m, w + j, stride, k, keep, out + j, out_stride, kLanes, ahead);
   }
   if (j < n) {
-    column_nn<1, false>(x, m, w + j, stride, k, keep, out + j, out_stride, n - j);
+    column_nn<1, false>(x, m, w + j, stride, k, keep, out + j, out_stride, n - j, ahead);
   }
 }
 
 void gemm_nn(const float *const *x, int64_t m, Matrix w, int64_t n, int64_t k, const float *keep, float *out,
-             int64_t out_stride) {
+             int64_t out_stride, Ahead ahead) {
   if (w.bf16) {
-    gemm_nn_of(x, m, static_cast<const uint16_t *>(w.data), w.stride, n, k, keep, out, out_stride);
+    gemm_nn_of(x, m, static_cast<const uint16_t *>(w.data), w.stride, n, k, keep, out, out_stride, ahead);
   } else {
-    gemm_nn_of(x, m, static_cast<const float *>(w.data), w.stride, n, k, keep, out, out_stride);
+    gemm_nn_of(x, m, static_cast<const float *>(w.data), w.stride, n, k, keep, out, out_stride, ahead);
   }
 }
 
@@ -395,7 +429,7 @@ void multiply(float scale, int64_t n, float *out) {
 
 }  // namespace
 
-extern const Kernels kernels = {widen, narrow,    linear,   scores,     gemm_nn, sum_squares,
-                                max,   exp_sum,   scale_mul, silu_mul, add_scaled, multiply};
+extern const Kernels kernels = {widen,       narrow, scores,  kPanel,    pack,     linear,     gemm_nn,
+                                sum_squares, max,    exp_sum, scale_mul, silu_mul, add_scaled, multiply};
 
 }  // namespace mla::cpu::MLA_ISA

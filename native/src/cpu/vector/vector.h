@@ -36,7 +36,7 @@ MLA_INLINE Floats fma(Floats a, Floats b, Floats c) {
 #endif
 }
 
-MLA_INLINE Floats all(float x) { return Floats{} + x; }
+MLA_INLINE Floats all(float x) { return x - Floats{}; }  // no operation but the broadcast: x - 0 is x
 
 MLA_INLINE Floats load(const float *x) {
   Floats v;
@@ -89,28 +89,6 @@ MLA_INLINE Floats sum_lanes(const Floats *v) {
     return folded[0];
   } else {
     return sum_lanes<kNext, kHalf / 2>(folded);
-  }
-}
-
-// Transposes kLanes vectors of kLanes lanes: in each step, rows that are kHalf apart swap blocks of kHalf lanes.
-template <int kHalf = 1>
-MLA_INLINE void transpose(Floats *rows) {
-  Ints upper, lower;
-  for (int lane = 0; lane < kLanes; lane++) {
-    const bool own = (lane & kHalf) == 0;
-    upper[lane] = own ? lane : kLanes + lane - kHalf;
-    lower[lane] = own ? lane + kHalf : kLanes + lane;
-  }
-  for (int i = 0; i < kLanes; i++) {
-    if ((i & kHalf) == 0) {
-      const Floats a = rows[i];
-      const Floats b = rows[i + kHalf];
-      rows[i] = __builtin_shuffle(a, b, upper);
-      rows[i + kHalf] = __builtin_shuffle(a, b, lower);
-    }
-  }
-  if constexpr (2 * kHalf < kLanes) {
-    transpose<2 * kHalf>(rows);
   }
 }
 

@@ -31,9 +31,13 @@ class ClusterIT {
     /** A row carries this much that has nothing to do with generation: were rows kept, the heap would show it. */
     private static final int PAYLOAD_BYTES = 4_000;
 
-    private static final String CLUSTER = "local-cluster[2,1,1024]";
+    static final String CLUSTER = "local-cluster[2,1,1024]";
 
-    private static SparkSession session(String master) {
+    static SparkSession session(String master) {
+        return builder(master).getOrCreate();
+    }
+
+    static SparkSession.Builder builder(String master) {
         String nativeMemory = "-Dorg.bytedeco.javacpp.maxbytes=0 -Dorg.bytedeco.javacpp.maxphysicalbytes=0";
         return SparkSession.builder()
                 .master(master)
@@ -47,11 +51,10 @@ class ClusterIT {
                 .config("spark.ui.enabled", "false")
                 .config("spark.driver.host", "127.0.0.1")
                 .config("spark.driver.bindAddress", "127.0.0.1")
-                .config("spark.sql.shuffle.partitions", "2")
-                .getOrCreate();
+                .config("spark.sql.shuffle.partitions", "2");
     }
 
-    private static MlaGenerator generator() {
+    static MlaGenerator generator() {
         return new MlaGenerator().setModel(Repository.TINY_V2_LITE.toString()).setInputCol("prompt");
     }
 

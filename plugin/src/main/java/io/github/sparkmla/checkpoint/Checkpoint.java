@@ -22,6 +22,13 @@ public record Checkpoint(Path folder, ModelConfig config, Safetensors tensors, O
      * on the first thing that is wrong. Meant for the Spark driver, before any task, and for executors alike.
      */
     public static Checkpoint open(Path folder) {
+        Checkpoint checkpoint = openWithoutTokenizer(folder);
+        checkpoint.openTokenizer().close();
+        return checkpoint;
+    }
+
+    /** The same but for the tokenizer: for those who open it anyway. */
+    public static Checkpoint openWithoutTokenizer(Path folder) {
         if (!Files.isDirectory(folder)) {
             String fault = Files.exists(folder) ? "not a folder" : "no such folder";
             throw new CheckpointException(folder + ": " + fault + ", expected a folder with config.json, "
@@ -30,9 +37,7 @@ public record Checkpoint(Path folder, ModelConfig config, Safetensors tensors, O
         ModelConfig config = ModelConfig.load(folder);
         Safetensors tensors = Safetensors.open(folder);
         tensors.tensors().values().forEach(tensor -> requireWeight(tensor, config.fp8(), tensors));
-        Checkpoint checkpoint = new Checkpoint(folder, config, tensors, ChatTemplate.load(folder));
-        checkpoint.openTokenizer().close();
-        return checkpoint;
+        return new Checkpoint(folder, config, tensors, ChatTemplate.load(folder));
     }
 
     /** Reads config.json and the chat template alone: for dummy weights. The checkpoint has no tensors. */

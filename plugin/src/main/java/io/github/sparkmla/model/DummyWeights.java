@@ -35,6 +35,11 @@ final class DummyWeights implements Weights.Source {
     }
 
     @Override
+    public Tensor weight(long out, long in, String... names) {
+        return arena.pack(matrix(out, in, names));
+    }
+
+    @Override
     public Tensor[] experts(int count, long out, long in, IntFunction<String[]> names) {
         long rows = names.apply(0).length * out;
         Tensor all = arena.allocate(DType.BF16, count, rows, in);

@@ -1,11 +1,12 @@
 package io.github.sparkmla.model;
 
 import io.github.sparkmla.checkpoint.ModelConfig;
+import io.github.sparkmla.tensor.Arena;
 import io.github.sparkmla.tensor.Ops;
 import io.github.sparkmla.tensor.Tensor;
 
 /**
- * A layer's weights as the operations take them: views, none copied.
+ * A layer's weights as the operations take them.
  *
  * @param keyUp W_UK as [heads, latent, nope], of kv_b_proj
  * @param valueUp W_UV as [heads, v, latent], of kv_b_proj
@@ -16,7 +17,7 @@ record LayerWeights(Weights.Layer layer, Tensor keyUp, Tensor valueUp, Experts e
     /** The routed experts of a layer and the router's rule. */
     record Experts(Ops.Routing routing, Ops.ExpertWeights gateUp, Ops.ExpertWeights down) {}
 
-    static LayerWeights of(ModelConfig config, Weights.Layer layer) {
+    static LayerWeights of(ModelConfig config, Weights.Layer layer, Arena arena) {
         long n = config.numHeads();
         long nope = config.qkNopeHeadDim();
         long v = config.vHeadDim();
@@ -25,8 +26,8 @@ record LayerWeights(Weights.Layer layer, Tensor keyUp, Tensor valueUp, Experts e
         long head = (nope + v) * latent;
         return new LayerWeights(
                 layer,
-                kvB.view(0, new long[] {n, latent, nope}, new long[] {head, 1, latent}),
-                kvB.view(nope * latent, new long[] {n, v, latent}, new long[] {head, latent, 1}),
+                arena.pack(kvB.view(0, new long[] {n, latent, nope}, new long[] {head, 1, latent})),
+                arena.pack(kvB.view(nope * latent, new long[] {n, v, latent}, new long[] {head, latent, 1})),
                 layer.feedForward() instanceof Weights.Moe moe ? experts(config.moe(), moe) : null);
     }
 

@@ -50,6 +50,13 @@ public final class MlaModel implements AutoCloseable {
         Weights.check(checkpoint);
     }
 
+    /** Bytes of the weights on a GPU. */
+    public static long weightBytes(ModelConfig config) {
+        WeightBytes weights = new WeightBytes();
+        Weights unused = Weights.of(config, weights);
+        return weights.bytes();
+    }
+
     /** Bytes of one cache block over all layers. */
     public static long kvBlockBytes(ModelConfig config, Device device) {
         return (long) StepInputs.BLOCK_TOKENS
@@ -108,7 +115,7 @@ public final class MlaModel implements AutoCloseable {
         this.ops = new Ops(arena.device());
         this.weights = weights;
         this.layers = weights.layers().stream()
-                .map(layer -> LayerWeights.of(config, layer))
+                .map(layer -> LayerWeights.of(config, layer, arena))
                 .toList();
         this.inputs = inputs;
         DType act = activations(arena.device());
@@ -172,6 +179,7 @@ public final class MlaModel implements AutoCloseable {
         attention.begin(inputs);
 
         ops.section("embedding");
+        inputs.gatherIds(ops);
         ops.embedding(weights.embedding(), inputs.tokenIds(), residual);
         for (int i = 0; i < layers.size(); i++) {
             LayerWeights layer = layers.get(i);

@@ -19,8 +19,9 @@ import java.util.function.IntFunction;
 
 /**
  * Brings the tensors of a checkpoint to a device. On the CPU what the operations read as it is (BF16, F32) is mapped from
- * its file and never copied; a GPU gets BF16. Everything else is converted once, on the device. Files are mapped and
- * copied from there: no weight passes through the Java heap.
+ * its file, and only the weights of products are copied, once, into the layout that they are read in; a GPU gets BF16.
+ * Everything else is converted once, on the device. Files are mapped and copied from there: no weight passes through the
+ * Java heap.
  */
 final class WeightLoader implements Weights.Source, AutoCloseable {
     private final Checkpoint checkpoint;
@@ -70,10 +71,16 @@ final class WeightLoader implements Weights.Source, AutoCloseable {
     }
 
     @Override
+    public Tensor weight(long out, long in, String... names) {
+        Tensor matrix = matrix(out, in, names);
+        return matrix == null ? null : arena.pack(matrix);
+    }
+
+    @Override
     public Tensor[] experts(int count, long out, long in, IntFunction<String[]> names) {
         Tensor[] experts = new Tensor[count];
         if (arena == null || !arena.device().isCuda()) {
-            Arrays.setAll(experts, e -> matrix(out, in, names.apply(e)));
+            Arrays.setAll(experts, e -> weight(out, in, names.apply(e)));
             return experts;
         }
         Tensor all = arena.allocate(DType.BF16, count, names.apply(0).length * out, in);

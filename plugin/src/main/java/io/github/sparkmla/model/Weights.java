@@ -14,7 +14,7 @@ import java.util.function.IntFunction;
  * @param embedding [vocab, hidden]
  * @param layers the decoder layers
  * @param finalNorm [hidden]
- * @param lmHead [vocab, hidden]; the embedding itself where the two are tied
+ * @param lmHead [vocab, hidden]
  */
 record Weights(Tensor embedding, List<Layer> layers, Tensor finalNorm, Linear lmHead) {
 
@@ -59,7 +59,10 @@ record Weights(Tensor embedding, List<Layer> layers, Tensor finalNorm, Linear lm
         /** The matrices [out, in] of these names, one below the other: [names * out, in]. */
         Tensor matrix(long out, long in, String... names);
 
-        /** Such a matrix for each expert, by number; on a GPU at equal distances in one piece of memory. */
+        /** The same for products alone, as {@link io.github.sparkmla.tensor.Arena#pack} lays it out. */
+        Tensor weight(long out, long in, String... names);
+
+        /** Such a weight for each expert, by number; on a GPU at equal distances in one piece of memory. */
         Tensor[] experts(int count, long out, long in, IntFunction<String[]> names);
 
         /** A vector; as float32 when {@code exact}. */
@@ -86,8 +89,8 @@ record Weights(Tensor embedding, List<Layer> layers, Tensor finalNorm, Linear lm
                             : dense(source, prefix + "mlp.", hidden, config.intermediateSize())));
         }
         Tensor norm = source.vector("model.norm.weight", hidden, false);
-        Tensor lmHead =
-                config.tieWordEmbeddings() ? embedding : source.matrix(config.vocabSize(), hidden, "lm_head.weight");
+        String head = config.tieWordEmbeddings() ? "model.embed_tokens.weight" : "lm_head.weight";
+        Tensor lmHead = source.weight(config.vocabSize(), hidden, head);
         return new Weights(embedding, layers, norm, new Linear(lmHead, null));
     }
 
@@ -113,7 +116,7 @@ record Weights(Tensor embedding, List<Layer> layers, Tensor finalNorm, Linear lm
     private static Dense dense(Source source, String prefix, long hidden, long width) {
         String[] gateUp = {prefix + "gate_proj.weight", prefix + "up_proj.weight"};
         return new Dense(
-                new Linear(source.matrix(width, hidden, gateUp), null),
+                new Linear(source.weight(width, hidden, gateUp), null),
                 linear(source, prefix + "down_proj", hidden, width, false));
     }
 
@@ -136,6 +139,6 @@ record Weights(Tensor embedding, List<Layer> layers, Tensor finalNorm, Linear lm
 
     private static Linear linear(Source source, String prefix, long out, long in, boolean bias) {
         return new Linear(
-                source.matrix(out, in, prefix + ".weight"), bias ? source.vector(prefix + ".bias", out, false) : null);
+                source.weight(out, in, prefix + ".weight"), bias ? source.vector(prefix + ".bias", out, false) : null);
     }
 }

@@ -117,6 +117,7 @@ final class Engines {
             return lease;
         } catch (ExecutionException e) {
             lease.close();
+            FatalDevice.exitIfLost(e.getCause());
             throw new IllegalStateException(
                     "cannot load the model " + key.folder + ": " + Waiting.describe(e.getCause()), e.getCause());
         } catch (RuntimeException e) {

@@ -112,6 +112,7 @@ final class GenerateIterator implements Iterator<InternalRow>, AutoCloseable {
                 return failed(ResultColumn.ofError(bad.getMessage(), bad.promptTokens()));
             }
             lease.discard();
+            FatalDevice.exitIfLost(e.getCause());
             throw new IllegalStateException(
                     "the engine of " + spec.model() + " died: " + Waiting.describe(e.getCause()), e.getCause());
         }
@@ -119,6 +120,9 @@ final class GenerateIterator implements Iterator<InternalRow>, AutoCloseable {
 
     private Completion waitFor(CompletableFuture<Completion> completion) throws ExecutionException {
         long start = System.nanoTime();
+        if (!completion.isDone()) {
+            RapidsSemaphore.release();
+        }
         try {
             return Waiting.await(completion, poll);
         } finally {

@@ -4,8 +4,11 @@ import io.github.sparkmla.checkpoint.ChatTemplate;
 import io.github.sparkmla.checkpoint.Checkpoint;
 import io.github.sparkmla.checkpoint.Tokenizer;
 import io.github.sparkmla.engine.Completion;
+import io.github.sparkmla.engine.DeviceFailure;
 import io.github.sparkmla.engine.Engine;
 import io.github.sparkmla.engine.EngineSettings;
+import io.github.sparkmla.engine.EngineSettings.LoadFormat;
+import io.github.sparkmla.engine.GpuMemory;
 import io.github.sparkmla.engine.Request;
 import java.nio.file.Path;
 import java.util.Optional;
@@ -35,11 +38,19 @@ interface LoadedModel extends AutoCloseable {
 
     /** Loads a checkpoint folder; throws with a clear message on a bad one. May take minutes. */
     static LoadedModel load(Path folder, EngineSettings settings) {
-        Checkpoint checkpoint = Engine.check(folder, settings.loadFormat());
+        Checkpoint checkpoint = settings.loadFormat() == LoadFormat.DUMMY
+                ? Checkpoint.openWithoutWeights(folder)
+                : Checkpoint.openWithoutTokenizer(folder);
         Tokenizer tokenizer = checkpoint.openTokenizer();
         try {
             return new OnEngine(Engine.load(checkpoint, settings), tokenizer, checkpoint.chatTemplate());
-        } catch (RuntimeException | Error e) {
+        } catch (RuntimeException e) {
+            tokenizer.close();
+            if (DeviceFailure.isOutOfMemory(e) && !settings.device().equals("cpu")) {
+                throw new IllegalStateException(GpuPinning.noRoom(GpuMemory.of(checkpoint, settings)), e);
+            }
+            throw e;
+        } catch (Error e) {
             tokenizer.close();
             throw e;
         }

@@ -207,6 +207,11 @@ public final class MlaConf implements Serializable {
         return (Integer) values.get(key);
     }
 
+    /** Where the model runs: auto, cpu or cuda. */
+    public String device() {
+        return (String) values.get(Key.DEVICE);
+    }
+
     /** What an engine is started with on the GPU of this ordinal (0 where there is none). */
     public EngineSettings engineSettings(int deviceOrdinal) {
         return new EngineSettings(

@@ -7,6 +7,7 @@ import io.github.sparkmla.spark.GenerateSpec.Decoding;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Map;
 import org.apache.spark.ml.param.Param;
 import org.apache.spark.ml.param.ParamMap;
 import org.apache.spark.ml.util.DefaultParamsReadable;
@@ -18,6 +19,7 @@ import org.apache.spark.sql.catalyst.expressions.Expression;
 import org.apache.spark.sql.catalyst.plans.logical.LogicalPlan;
 import org.apache.spark.sql.classic.Dataset;
 import org.apache.spark.sql.classic.Dataset$;
+import org.apache.spark.sql.classic.SparkSession;
 import org.apache.spark.sql.types.ArrayType;
 import org.apache.spark.sql.types.DataType;
 import org.apache.spark.sql.types.DataTypes;
@@ -51,21 +53,23 @@ public final class MlaGenerator extends GeneratorParams implements DefaultParams
         Dataset<Row> input = (Dataset<Row>) dataset.toDF();
         StructType schema = input.schema();
         transformSchema(schema);
-        MlaConf conf = MlaConf.of(
-                CollectionConverters.asJava(input.sparkSession().conf().getAll()));
+        SparkSession session = input.sparkSession();
+        Map<String, String> entries = CollectionConverters.asJava(session.conf().getAll());
+        MlaConf conf = MlaConf.of(entries);
         int inputIndex = schema.fieldIndex(getInputCol());
         StructType messageType = schema.fields()[inputIndex].dataType() instanceof ArrayType messages
                 ? (StructType) messages.elementType()
                 : null;
-        Path folder = openCheckpoint(conf.loadFormat(), messageType != null);
-        GenerateSpec spec = new GenerateSpec(folder.toString(), conf, messageType, decoding(), getFailOnError());
+        Checkpoint checkpoint = openCheckpoint(conf.loadFormat(), messageType != null);
+        GpuPinning.checkTransform(conf, entries, session.sparkContext().isLocal(), checkpoint);
+        GenerateSpec spec =
+                new GenerateSpec(checkpoint.folder().toString(), conf, messageType, decoding(), getFailOnError());
         LogicalPlan plan = input.queryExecution().analyzed();
         Seq<Expression> key =
                 isSet(keyCol()) ? ScalaSeq.of(plan.output().apply(schema.fieldIndex(getKeyCol()))) : ScalaSeq.of();
-        MlaStrategy.ensureIn(input.sparkSession());
+        MlaStrategy.ensureIn(session);
         return Dataset$.MODULE$.ofRows(
-                input.sparkSession(),
-                MlaGenerate.over(plan, plan.output().apply(inputIndex), key, spec, getOutputCol()));
+                session, MlaGenerate.over(plan, plan.output().apply(inputIndex), key, spec, getOutputCol()));
     }
 
     /** Checks the input columns without a model; throws IllegalArgumentException with what is wrong. */
@@ -83,7 +87,7 @@ public final class MlaGenerator extends GeneratorParams implements DefaultParams
     }
 
     /** Fails on the driver for a checkpoint that would fail in every task. */
-    private Path openCheckpoint(LoadFormat format, boolean messages) {
+    private Checkpoint openCheckpoint(LoadFormat format, boolean messages) {
         Path folder = Path.of(getModel()).toAbsolutePath().normalize();
         Checkpoint checkpoint = Engine.check(folder, format);
         if (format == LoadFormat.DUMMY) {
@@ -94,7 +98,7 @@ public final class MlaGenerator extends GeneratorParams implements DefaultParams
                             + " (tokenizer_config.json or chat_template.jinja): give prompts as strings")
                     .formatted(getInputCol(), folder));
         }
-        return folder;
+        return checkpoint;
     }
 
     private Decoding decoding() {

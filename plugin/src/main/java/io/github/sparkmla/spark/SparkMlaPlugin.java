@@ -1,8 +1,7 @@
 package io.github.sparkmla.spark;
 
-import java.util.Arrays;
+import io.github.sparkmla.engine.GpuProbe;
 import java.util.Map;
-import java.util.stream.Collectors;
 import org.apache.spark.SparkContext;
 import org.apache.spark.api.plugin.DriverPlugin;
 import org.apache.spark.api.plugin.ExecutorPlugin;
@@ -11,11 +10,10 @@ import org.apache.spark.api.plugin.SparkPlugin;
 import org.apache.spark.resource.ResourceInformation;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
-import scala.Tuple2;
 
 /**
  * Ties the engines of an executor to its life ({@code spark.plugins=io.github.sparkmla.spark.SparkMlaPlugin}): checks
- * the configuration before anything starts, remembers the executor's GPU, closes the engines when the executor ends.
+ * the configuration and the executor's GPU before anything starts, closes the engines when the executor ends.
  * Models load at first use. Without the plugin all works the same, but the engines end with the JVM.
  */
 public final class SparkMlaPlugin implements SparkPlugin {
@@ -42,19 +40,22 @@ public final class SparkMlaPlugin implements SparkPlugin {
     /** The GPU of a task: its own, else the executor's, else 0. */
     static int gpuOrdinal(Map<String, ResourceInformation> taskResources) {
         Map<String, ResourceInformation> executor = executorResources;
-        ResourceInformation gpu = taskResources.get("gpu");
-        if (gpu == null && executor != null) {
-            gpu = executor.get("gpu");
+        int gpu = GpuPinning.ordinal(taskResources, "a task");
+        if (gpu < 0 && executor != null) {
+            gpu = GpuPinning.ordinal(executor, "the executor");
         }
-        return gpu == null ? 0 : Integer.parseInt(gpu.addresses()[0]);
+        return Math.max(gpu, 0);
     }
 
     private static final class Driver implements DriverPlugin {
         @Override
         public Map<String, String> init(SparkContext context, PluginContext pluginContext) {
-            Map<String, String> entries =
-                    Arrays.stream(pluginContext.conf().getAll()).collect(Collectors.toMap(Tuple2::_1, Tuple2::_2));
-            MlaConf.of(entries); // throws for what is wrong
+            Map<String, String> entries = SparkSettings.of(pluginContext.conf());
+            MlaConf conf = MlaConf.of(entries); // throws for what is wrong, as the others do
+            new RapidsSettings(entries).checkOrder();
+            if (!context.isLocal()) {
+                GpuPinning.checkSettings(conf, entries);
+            }
             return Map.of();
         }
     }
@@ -62,6 +63,9 @@ public final class SparkMlaPlugin implements SparkPlugin {
     private static final class Executor implements ExecutorPlugin {
         @Override
         public void init(PluginContext context, Map<String, String> extraConf) {
+            boolean local = context.executorID().equals(SparkSettings.DRIVER);
+            int gpu = GpuPinning.ordinal(context.resources(), "the executor");
+            GpuPinning.checkExecutor(MlaConf.of(SparkSettings.of(context.conf())), gpu, local, GpuProbe::of);
             executorResources = Map.copyOf(context.resources());
             log.info(
                     "Spark MLA is ready on executor {}; a model loads when a task first needs it",

@@ -31,6 +31,22 @@ public final class Arena implements AutoCloseable {
         return tensor;
     }
 
+    /**
+     * A matrix [N, K], or a batch of them, for products alone, laid out as the device reads it fastest. It takes the place of
+     * {@code weight}, which is freed unless it is a view; where nothing is to be gained it is {@code weight} itself.
+     */
+    public Tensor pack(Tensor weight) {
+        Tensor packed = device.pack(weight);
+        if (packed != weight) {
+            int old = tensors.lastIndexOf(weight);
+            if (old >= 0) {
+                tensors.remove(old).close();
+            }
+            tensors.add(packed);
+        }
+        return packed;
+    }
+
     /** Frees everything. */
     @Override
     public void close() {

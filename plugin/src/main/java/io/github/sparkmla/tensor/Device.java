@@ -129,6 +129,24 @@ public final class Device implements AutoCloseable {
         }
     }
 
+    /** See {@link Arena#pack}; frees nothing. */
+    Tensor pack(Tensor weight) {
+        long bytes;
+        try (LongPointer wanted = new LongPointer(1)) {
+            check(Mla.mla_packed_bytes(context, weight.handle, wanted));
+            bytes = wanted.get();
+        }
+        if (bytes == 0) {
+            return weight;
+        }
+        Mla.mla_buffer buffer = new Mla.mla_buffer();
+        check(Mla.mla_buffer_create(context, bytes, buffer));
+        DType panels = weight.dtype() == DType.BF16 ? DType.BF16_PANELS : DType.F32_PANELS;
+        Tensor packed = owned(buffer, bytes, panels, weight.shape());
+        check(Mla.mla_pack(context, weight.handle, packed.handle));
+        return packed;
+    }
+
     /** Fills {@code to}, packed, with the bytes of {@code from}, a tensor of the same size in the host's memory. */
     public void copy(Tensor from, Tensor to) {
         check(Mla.mla_copy_from_host(context, to.handle.data(), from.handle.data(), to.bytes()));

@@ -3,8 +3,10 @@ package io.github.sparkmla.spark;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import io.github.sparkmla.Golden;
+import io.github.sparkmla.engine.GpuProbe;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.PrintStream;
@@ -161,6 +163,31 @@ class GenerateJobTest {
                 refused.err.strip());
         assertEquals(0, generate("--overwrite").code);
         assertEquals(0, generate("--mode", "overwrite").code);
+    }
+
+    @Test
+    void cudaWithoutAGpuFailsOnTheDriver() {
+        assumeTrue(hasNoGpu(), "this machine has a GPU");
+        try {
+            Outcome outcome = generate("--device", "cuda");
+            assertEquals(1, outcome.code);
+            assertEquals(1, outcome.err.lines().count(), outcome.err);
+            assertTrue(
+                    outcome.err.startsWith("generate: spark.mla.device is cuda, but GPU 0 cannot be used: "),
+                    outcome.err);
+            assertFalse(Files.exists(output));
+        } finally {
+            spark.conf().set("spark.mla.device", "cpu");
+        }
+    }
+
+    private static boolean hasNoGpu() {
+        try {
+            GpuProbe.of(0);
+            return false;
+        } catch (RuntimeException e) {
+            return true;
+        }
     }
 
     @Test

@@ -18,6 +18,8 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import org.apache.spark.SparkException;
 import org.apache.spark.api.java.function.MapFunction;
+import org.apache.spark.scheduler.SparkListener;
+import org.apache.spark.scheduler.SparkListenerTaskStart;
 import org.apache.spark.sql.Dataset;
 import org.apache.spark.sql.Encoders;
 import org.apache.spark.sql.Row;
@@ -31,6 +33,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
+import org.junit.jupiter.params.provider.ValueSource;
 import scala.collection.Seq;
 import scala.jdk.javaapi.CollectionConverters;
 
@@ -309,6 +312,33 @@ class MlaGeneratorTest {
         assertEngineBecomesIdle(Golden.TINY_V2_LITE);
     }
 
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void aKilledTaskEndsWhatIsInFlight(boolean interrupt) throws Exception {
+        Dataset<Row> input = spark.range(0, 10_000, 1, 1).selectExpr("concat('King ', id) AS prompt");
+        Dataset<Row> generated =
+                TestSpark.generator(Golden.TINY_V2_LITE).setMaxTokens(500).transform(input);
+        CompletableFuture<Long> task = new CompletableFuture<>();
+        SparkListener listener = new SparkListener() {
+            @Override
+            public void onTaskStart(SparkListenerTaskStart start) {
+                task.complete(start.taskInfo().taskId());
+            }
+        };
+        spark.sparkContext().addSparkListener(listener);
+        CompletableFuture<Void> job = CompletableFuture.runAsync(() -> {
+            spark.sparkContext().setJobGroup("killed", "killed", false);
+            generated.collectAsList();
+        });
+        long id = task.get();
+        Thread.sleep(2000);
+        assertTrue(spark.sparkContext().killTaskAttempt(id, interrupt, "by the test"));
+        spark.sparkContext().removeSparkListener(listener);
+        spark.sparkContext().cancelJobGroup("killed"); // Spark runs a killed task again
+        assertThrows(ExecutionException.class, job::get);
+        assertEngineBecomesIdle(Golden.TINY_V2_LITE);
+    }
+
     @Test
     void aLimitEndsWhatIsInFlight() throws Exception {
         Dataset<Row> input = spark.range(0, 10_000, 1, 1).selectExpr("concat('King ', id) AS prompt");
@@ -323,10 +353,11 @@ class MlaGeneratorTest {
         Engines.Key key = new Engines.Key(golden.folder(), conf.engineSettings(0));
         try (Engines.Lease lease = Engines.ofThisJvm().lease(key, () -> {})) {
             LoadedModel.OnEngine model = (LoadedModel.OnEngine) lease.model();
-            for (int i = 0; i < 100 && !model.engine().isIdle(); i++) {
+            for (int i = 0; i < 100 && !(model.engine().isIdle() && model.kvInUse() == 0); i++) {
                 Thread.sleep(100);
             }
             assertTrue(model.engine().isIdle(), "cancelled requests still run ten seconds later");
+            assertEquals(0, model.kvInUse(), "blocks of cancelled requests are still taken");
         }
     }
 
