@@ -15,7 +15,8 @@ import org.junit.jupiter.api.io.TempDir;
 
 /** conf/getGpusResources.sh on machines that a pretended nvidia-smi describes. */
 class DiscoveryScriptIT {
-    private static final String SCRIPT = Repository.ROOT.resolve("conf/getGpusResources.sh").toString();
+    private static final String SCRIPT =
+            Repository.ROOT.resolve("conf/getGpusResources.sh").toString();
 
     @TempDir
     private Path temp;
