@@ -1,16 +1,22 @@
 #!/usr/bin/env python3
 """Output tokens a second on this machine's CPU, side by side: Hugging Face transformers' generate() and Spark MLA's engine.
 
-Both get the same prompts and generate the same number of tokens greedily, in float32, with the same number of threads.
+Both get the same prompts and generate the same number of tokens greedily, with the same number of threads. The engine
+computes in float32; transformers is run as it comes (float32, its own choice of attention and of expert kernels), with
+eager attention, and in the checkpoint's bfloat16. With --neighbours busy processes run beside both, as on an executor
+whose cores others use, too: PyTorch's threads wait for each other by spinning, and then wait for who has no core.
 Needs: torch, transformers (pip install torch transformers), and this project built (mvn -DskipTests package).
 
 usage: compare_with_transformers.py [--model DIR] [--prompts N] [--tokens N] [--rounds N]
+           [--neighbours N]
 """
 import argparse
+import contextlib
 import json
 import os
 import pathlib
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -20,6 +26,7 @@ parser.add_argument("--model", type=pathlib.Path, default=here.parent / "models/
 parser.add_argument("--prompts", type=int, default=64)
 parser.add_argument("--tokens", type=int, default=64)
 parser.add_argument("--rounds", type=int, default=3)
+parser.add_argument("--neighbours", type=int, default=0)
 args = parser.parse_args()
 threads = len(os.sched_getaffinity(0))
 
@@ -29,12 +36,30 @@ def prompt_ids(tokenizer):
     return [tokenizer(rows[i % len(rows)])["input_ids"] for i in range(args.prompts)]
 
 
-def transformers_rounds(prompts):
+CONFIGURATIONS = {
+    "transformers, as it comes": dict(dtype="float32"),
+    "transformers, eager attention": dict(dtype="float32", attn_implementation="eager"),
+    "transformers, bfloat16": dict(dtype="bfloat16"),
+}
+
+
+@contextlib.contextmanager
+def neighbours():
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(args.neighbours)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def transformers_rounds(prompts, configuration):
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads)
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(args.model, **configuration).eval()
     width = max(map(len, prompts))  # generate() wants a rectangle, padded on the left
     ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
@@ -65,12 +90,15 @@ def engine_rounds(prompts):
 from transformers import AutoTokenizer
 
 prompts = prompt_ids(AutoTokenizer.from_pretrained(args.model))
-print(f"{args.model.name}: {args.prompts} prompts x {args.tokens} tokens, float32, greedy, {threads} threads")
-hf, hf_out = transformers_rounds(prompts)
-ours, our_out = engine_rounds(prompts)
+print(f"{args.model.name}: {args.prompts} prompts x {args.tokens} tokens, greedy, {threads} threads,", end=" ")
+print(f"{args.neighbours} busy neighbours")
+with neighbours():
+    theirs = {name: transformers_rounds(prompts, how) for name, how in CONFIGURATIONS.items()}
+    ours, our_out = engine_rounds(prompts)
 total = args.prompts * args.tokens
-same = sum(a == b for a, b in zip(hf_out, our_out))
-print(f"{'':24}{'seconds':>10}{'tokens/s':>12}{'ratio':>8}")
-print(f"{'transformers generate()':24}{hf:10.2f}{total / hf:12.0f}{1:8.1f}")
-print(f"{'Spark MLA engine':24}{ours:10.2f}{total / ours:12.0f}{hf / ours:8.1f}")
-print(f"rows with identical tokens: {same} of {len(prompts)} (generate() pads, which may flip a near-tie)")
+print(f"{'':32}{'seconds':>10}{'tokens/s':>12}{'engine is':>14}{'same rows':>12}")
+for name, (seconds, out) in theirs.items():
+    same = sum(a == b for a, b in zip(out, our_out))
+    print(f"{name:32}{seconds:10.2f}{total / seconds:12.0f}{seconds / ours:8.1f} times{same:9} of {len(prompts)}")
+print(f"{'Spark MLA engine, float32':32}{ours:10.2f}{total / ours:12.0f}")
+print("(generate() pads prompts, which may flip a near-tie; bfloat16 rounds, and its tokens differ)")

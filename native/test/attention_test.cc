@@ -67,7 +67,7 @@ Case rope_case(int64_t tokens, int64_t heads, int64_t latent, int64_t rope, int3
                               slots->tensor, cache->tensor, interleaved});
             Problem problem;
             problem.call = [=, &lab] { return mla_rope_and_append_kv(lab.context, args.get()); };
-            problem.owned = {positions, slots};
+            problem.owned = {q, positions, slots};
             problem.check = [=] {
               const Values cos_sin = table->values();
               const Values latents = kv->values();

@@ -84,7 +84,11 @@ Case sample_case(const std::string &name, int64_t n, std::vector<Row> rows, doub
               seed.push_back(static_cast<double>(random.integer(-1000000, 1000000)));
               position.push_back(static_cast<double>(random.integer(0, 5000)));
             }
-            o->logits.set(random.uniforms(batch * n, -spread, spread));
+            Values values = random.uniforms(batch * n, -spread, spread);
+            for (double &value : values) {
+              value = name == "ties" ? std::round(value) : value;
+            }
+            o->logits.set(values);
             o->temperature.set(temperature);
             o->top_k.set(top_k);
             o->top_p.set(top_p);
@@ -254,12 +258,15 @@ std::vector<Case> token_cases() {
   for (const int64_t n : {1, 2, 3, 63, 64, 65, 257, 2048}) {
     cases.push_back(sample_case("narrow", n, rows, 1));
     cases.push_back(sample_case("wide", n, rows, 12));
+    cases.push_back(sample_case("ties", n, rows, 3));
   }
   cases.push_back(sample_case("none", 8, {}, 1));
   cases.push_back(sample_case("greedy", 2048, std::vector<Row>(64, {0, 0, 1}), 8, true));
   cases.push_back(sample_case("large", 129280, {{1, 0, 1}, {0.6, 0, 0.95}, {1, 50, 1}, {0, 0, 1}}, 8, true));
   cases.push_back(model_case(sample_case("narrow", 102400, rows, 1)));
   cases.push_back(model_case(sample_case("wide", 163840, rows, 12)));
+  cases.push_back(model_case(sample_case("flat", 102400, rows, 0.05)));
+  cases.push_back(model_case(sample_case("ties", 102400, rows, 3)));
   for (const int64_t n : {102400, 163840}) {
     cases.push_back(model_case(sample_case("greedy", n, std::vector<Row>(3, {0, 0, 1}), 8)));
     cases.push_back(model_case(log_softmax_case(2, n, 20, 10)));

@@ -3,7 +3,6 @@
 #include "cpu.h"
 
 #include <cmath>
-#include <cstring>
 
 namespace mla::cpu {
 namespace {
@@ -17,6 +16,7 @@ struct Query {
   int64_t heads;
   const int32_t *blocks;   // its sequence's row of the block table
   int64_t keys;            // > 0
+  Ahead next;              // keys that this thread is likely to read after these
 };
 
 struct Shape {
@@ -34,10 +34,17 @@ struct Work {
   float keep[kTaskHeads];
 };
 
+// The keys from `first`, the first of a block, to the end of that block or of the sequence.
+Ahead keys_in(const mla_tensor &cache, const int32_t *blocks, int64_t first, int64_t keys) {
+  const int64_t count = std::min<int64_t>(MLA_BLOCK_TOKENS, keys - first);
+  return {static_cast<const char *>(address(cache, blocks[first / MLA_BLOCK_TOKENS])),
+          std::max<int64_t>(0, count) * cache.stride[1] * element_bytes(cache.dtype)};
+}
+
 // out [heads, L] = softmax(scale q k^T) k[:L], with the running maximum and sum of Milakov & Gimelshein 2018 over
 // blocks of 64 keys in order; lse [heads].
 void attend(const Kernels &kernels, const Query &query, const Shape &shape, const mla_tensor &cache, float *out,
-            float *lse) {
+            int64_t out_stride, float *lse) {
   Work work;
   for (int64_t h = 0; h < query.heads; h++) {
     work.score_rows[h] = work.scores + h * MLA_BLOCK_TOKENS;
@@ -55,11 +62,12 @@ void attend(const Kernels &kernels, const Query &query, const Shape &shape, cons
       work.sum[h] = work.sum[h] * work.keep[h] + kernels.exp_sum(scores, keys, shape.scale, maximum, scores);
       work.maximum[h] = maximum;
     }
+    const int64_t done = first + keys;
     kernels.gemm_nn(work.score_rows, query.heads, block, shape.latent, keys, first == 0 ? nullptr : work.keep, out,
-                    shape.latent);
+                    out_stride, done < query.keys ? keys_in(cache, query.blocks, done, query.keys) : query.next);
   }
   for (int64_t h = 0; h < query.heads; h++) {
-    kernels.multiply(1.0f / work.sum[h], shape.latent, out + h * shape.latent);
+    kernels.multiply(1.0f / work.sum[h], shape.latent, out + h * out_stride);
     lse[h] = work.maximum[h] + std::log(work.sum[h]);
   }
 }
@@ -107,25 +115,32 @@ void attend_all(Cpu &cpu, int64_t queries, int64_t heads, const Shape &shape, co
     float lse[kTaskHeads];
     std::fill_n(lse, kTaskHeads, INFINITY);
     float *const wide = scratch.of(thread);
-    float *const result = wide + kTaskHeads * shape.width;
+    void *const rows_out = static_cast<char *>(place.out) + first * place.out_stride * bytes;
+    float *const result = result_row(out, rows_out, wide + kTaskHeads * shape.width);
+    const int64_t result_stride = is_bf16(out) ? shape.latent : place.out_stride;
     if (place.keys > 0) {
       const float *rows[kTaskHeads];
       for (int64_t h = 0; h < count; h++) {
         const void *row = static_cast<const char *>(place.q) + (first + h) * place.q_stride * bytes;
         rows[h] = read_row(cpu.kernels, cache, row, shape.width, wide + h * shape.width);
       }
-      attend(cpu.kernels, {rows, count, at<int32_t>(block_table, place.sequence), place.keys}, shape, cache, result,
-             lse);
+      // Threads take tasks in turn. Where the next one is of the same sequence its keys are here already.
+      const int64_t next = std::min(queries - 1, (task + cpu.pool.threads()) / groups);
+      const Place after = place_of(next);
+      Ahead ahead = {nullptr, 0};
+      if (after.sequence != place.sequence && after.keys > 0) {
+        ahead = keys_in(cache, at<int32_t>(block_table, after.sequence), 0, after.keys);
+      }
+      attend(cpu.kernels, {rows, count, at<int32_t>(block_table, place.sequence), place.keys, ahead}, shape, cache,
+             result, result_stride, lse);
     } else {
-      std::fill_n(result, count * shape.latent, 0.0f);
+      for (int64_t h = 0; h < count; h++) {
+        std::fill_n(result + h * result_stride, shape.latent, 0.0f);
+      }
     }
     for (int64_t h = 0; h < count; h++) {
-      void *row = static_cast<char *>(place.out) + (first + h) * place.out_stride * bytes;
-      if (is_bf16(out)) {
-        cpu.kernels.narrow(result + h * shape.latent, shape.latent, static_cast<uint16_t *>(row));
-      } else {
-        memcpy(row, result + h * shape.latent, shape.latent * sizeof(float));
-      }
+      write_row(cpu.kernels, out, result + h * result_stride, shape.latent,
+                static_cast<char *>(rows_out) + h * place.out_stride * bytes);
       if (place.lse != nullptr) {
         place.lse[(first + h) * place.lse_stride] = lse[h];
       }

@@ -22,7 +22,7 @@ struct Convert {
 
 template <class From, class To, int kCount>
 __global__ void __launch_bounds__(kThreads) convert_kernel(Convert p) {
-  cudaGridDependencySynchronize();  // no early start of the next: it may be one that reads weights ahead
+  wait_for_work_before();  // no early start of the next: it may be one that reads weights ahead
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < p.pieces; i += stride) {
     const int64_t row = i / p.row_pieces;

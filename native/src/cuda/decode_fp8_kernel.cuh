@@ -3,7 +3,7 @@
 // A thread block owns 16 or 32 query rows and walks the keys of its part of the plan, 64 at a time. Warps, by role:
 //   score   eight. S = Q K^T by mma.sync: each over a quarter of the key dimensions, whose queries stay in its registers, for
 //           half of the keys. Then, each for eight keys, the softmax, and P times the keys' scales -> shared memory
-//   value   eight, each 64 columns of O += P V
+//   value   four, each the 128 columns of a group of O += P V
 //   copy    one, feeds a ring of 41 KB slots: cached tokens are contiguous, so a slot is two bulk copies
 // The latents go from the ring into registers as bytes and become BF16 or F16 operands there by shifts and masks. What that
 // leaves out, a power of two and the scales, goes into Q, S and P. Nothing dequantised is ever stored.
@@ -24,9 +24,8 @@ constexpr int kFp8RopeAt = kValueDim + 4 * 4;
 constexpr int kFp8Groups = 4;                // of 128 values with one scale
 constexpr int kFp8Slices = 128 / 16;         // of a group: 16 dimensions are one product's
 constexpr int kFp8KeyTiles = kFp8SlotTokens / 8;  // eight keys are one product's
-constexpr int kFp8ScoreWarps = 8, kFp8ValueWarps = 8;
-constexpr int kFp8ColumnsOfWarp = kValueDim / kFp8ValueWarps;
-constexpr int kFp8Threads = 640;  // of the last warpgroup only one warp, for the copies
+constexpr int kFp8ScoreWarps = 8, kFp8ValueWarps = kFp8Groups;
+constexpr int kFp8Threads = 512;  // of the last warpgroup only one warp, for the copies
 static_assert(kFp8ScoreWarps == 2 * kFp8Groups && kFp8ScoreWarps == kFp8KeyTiles, "a group and half of the keys a warp");
 static_assert(kFp8StepBytes % 16 == 0 && kFp8RopeAt + 2 * (kHeadDim - kValueDim) == kFp8TokenBytes, "layout of a token");
 
@@ -49,7 +48,7 @@ struct Fp8Smem {
   uint2 weights[kSlots][kFp8Groups][kFp8KeyTiles][kTiles][32];  // P times the scales of a group, the same way
   float rescale[kSlots][kRows];
   int must_rescale[kSlots];
-  float top[2][kFp8ScoreWarps][kRows];  // largest of the warps' keys
+  float top[kFp8ScoreWarps][kRows];  // largest of the warps' keys
   float sums[kFp8ScoreWarps][kRows];
   float inverse_sum[kRows];
   PlanPart part;
@@ -205,13 +204,16 @@ __device__ __forceinline__ void fp8_score_parts(const uint8_t *keys, const Fp8Qu
   }
 }
 
-// The softmax of a score warp's eight keys of a slot, of which each thread has two for each of its rows, g and g + 8 of every
-// tile. The weights that enter F16 operands are P times a scale, so the running maximum is that of score times scale: of
-// log2(P) + log2(the key's largest scale).
+// What a thread holds of S, and then of P: of each tile rows g and g + 8, two keys each.
+template <int kTiles>
+using Fp8Scores = float[kTiles][4];
+
+// The softmax of a score warp's eight keys of a slot. The weights that enter F16 operands are P times a scale, so the running
+// maximum is that of the two together: of log2(P) + log2(the key's largest scale).
 template <int kTiles>
 struct Fp8Softmax {
-  float max[kTiles][2], sum[kTiles][2];  // the sum is over this thread's keys only
-  float4 scales[2];                      // of the two keys; 0 where there is none
+  float max[kTiles][2], sum[kTiles][2];  // of rows g and g + 8; the sum is over this thread's keys only
+  float4 scales[2];                      // of this thread's two keys
   float largest[2];                      // log2 of the largest of each
 
   __device__ void start() {
@@ -224,17 +226,102 @@ struct Fp8Softmax {
       }
     }
   }
-  // `used` of the keys from `key` on are there; what follows may be anything, NaN too: 0 x NaN must not reach O.
+  // `used` of the keys from `key` on are there. The others may hold anything, NaN too: 0 x NaN must not reach O.
   __device__ void load_scales(const uint8_t *key, int used) {
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
-      const float4 v = *reinterpret_cast<const float4 *>(key + j * kFp8TokenBytes + kFp8ScalesAt);
-      scales[j] = j < used ? v : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+      scales[j] = *reinterpret_cast<const float4 *>(key + j * kFp8TokenBytes + kFp8ScalesAt);
+      if (j >= used) scales[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
       largest[j] = sm90::log2_approx(fmaxf(fmaxf(fmaxf(scales[j].x, scales[j].y), fmaxf(scales[j].z, scales[j].w)),
                                            kLeastScale));
     }
   }
+  // Whether a maximum must move. It does only when it has grown by 2^kSlack: what is accumulated is exact relative to any
+  // maximum.
+  __device__ bool grown(const Fp8Scores<kTiles> &s) const {
+    bool any = false;
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) any = any || s[tile][i] + largest[i % 2] > max[tile][i / 2] + kSlack;
+    }
+    return any;
+  }
+  // Moves the maxima of all score warps; what to multiply O with goes to `rescale`.
+  __device__ void move(Fp8Smem<kTiles> &smem, const Fp8Scores<kTiles> &s, float *rescale) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        float top = fmaxf(s[tile][2 * r] + largest[0], s[tile][2 * r + 1] + largest[1]);
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+        if (lane % 4 == 0) smem.top[warp][tile * 16 + lane / 4 + 8 * r] = top;
+      }
+    }
+    sm90::named_sync<kFp8ScoreWarps * 32>(kFp8ScoreSync);
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int row = tile * 16 + lane / 4 + 8 * r;
+        float top = -INFINITY;
+        for (int w = 0; w < kFp8ScoreWarps; ++w) top = fmaxf(top, smem.top[w][row]);
+        const bool moved = top > max[tile][r] + kSlack;
+        const float factor = moved ? sm90::exp2_approx(max[tile][r] - top) : 1.0f;
+        max[tile][r] = moved ? top : max[tile][r];
+        sum[tile][r] *= factor;
+        if (warp == 0 && lane % 4 == 0) rescale[row] = factor;
+      }
+    }
+  }
+  // Turns s into P, relative to the maximum.
+  __device__ void weigh(Fp8Scores<kTiles> &s) {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float base = max[tile][i / 2];
+        s[tile][i] = sm90::exp2_approx(s[tile][i] - (base == -INFINITY ? 0.0f : base));
+        sum[tile][i / 2] += s[tile][i];
+      }
+    }
+  }
 };
+
+// S times scale_log2 of a score warp's eight keys: the groups' parts together.
+template <int kTiles>
+__device__ __forceinline__ void fp8_add_parts(const Fp8Smem<kTiles> &smem, int warp, float scale_log2,
+                                              Fp8Scores<kTiles> &s) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) {
+    float4 v[kFp8Groups];
+#pragma unroll
+    for (int g = 0; g < kFp8Groups; ++g) v[g] = smem.parts[g][warp][tile][lane];
+    s[tile][0] = (v[0].x + v[1].x + v[2].x + v[3].x) * scale_log2;
+    s[tile][1] = (v[0].y + v[1].y + v[2].y + v[3].y) * scale_log2;
+    s[tile][2] = (v[0].z + v[1].z + v[2].z + v[3].z) * scale_log2;
+    s[tile][3] = (v[0].w + v[1].w + v[2].w + v[3].w) * scale_log2;
+  }
+}
+
+// Hides keys that a row does not see: past the `used` ones, or of queries later than the row's own.
+template <int kTiles>
+__device__ __forceinline__ void fp8_mask(Fp8Scores<kTiles> &s, const DecodeParams &p, int first_row, int used,
+                                         int before_length) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int row = first_row + tile * 16 + lane / 4 + 8 * (i / 2);
+      const int seen = min(used, before_length - max(p.s_q - 1 - row / p.heads, 0));
+      if (i % 2 >= seen) s[tile][i] = -INFINITY;
+    }
+  }
+}
 
 // Hands 1 / sum to the value warps and writes the log-sum-exp of a finished share.
 template <int kTiles>
@@ -278,91 +365,44 @@ __device__ __forceinline__ void fp8_publish_sums(Fp8Smem<kTiles> &smem, const De
 
 template <int kTiles>
 __device__ __forceinline__ void fp8_score_role(Fp8Smem<kTiles> &smem, const Fp8Params &params, int first_row) {
-  using Smem = Fp8Smem<kTiles>;
   const DecodeParams &p = params.decode;
   const int lane = threadIdx.x % 32, warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
-  const int group = warp % kFp8Groups, half = warp / kFp8Groups;  // of the first part of the work; of the second tile `warp`
-  RingPosition<Smem::kRing> ring;
+  const int group = warp % kFp8Groups, half = warp / kFp8Groups;  // of the products; the softmax is of key tile `warp`
+  const int my_key = warp * 8 + lane % 4 * 2;                     // the first of two, in a slot
+  RingPosition<Fp8Smem<kTiles>::kRing> ring;
   RingPosition<kSlots> slots;
   uint32_t sum_parity = 0;
-  int exchange = 0;
   Fp8Queries<kTiles> q;
   Fp8Softmax<kTiles> softmax;
-  auto row_of = [&](int tile, int r) { return tile * 16 + lane / 4 + 8 * r; };
 
   for (ShareWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
+    const int end_key = min(share.end_step * kStepTokens, share.length);
     softmax.start();
     if (!share.empty()) fp8_load_queries<kTiles>(q, params, share.seq, first_row, group);
 
     for (int step = share.first_step; step < share.end_step; step += 2) {
+      const int first_key = step * kStepTokens;
       const uint8_t *slot = smem.ring[ring.place];
       sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
       fp8_score_parts<kTiles>(slot + half * kStepTokens * kFp8TokenBytes, q, group,
                               smem.parts[group] + half * (kFp8KeyTiles / 2));
-      const int first_key = warp * 8 + lane % 4 * 2;
-      const int used = min(share.end_step * kStepTokens, share.length) - step * kStepTokens - first_key;
-      softmax.load_scales(slot + first_key * kFp8TokenBytes, used);
+      softmax.load_scales(slot + my_key * kFp8TokenBytes, end_key - first_key - my_key);
       __syncwarp();
       if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.empty[ring.place]));
       ring.next();
       sm90::named_sync<kFp8Groups * 32>(kFp8HalfSync + half);
 
-      float s[kTiles][4];  // log2 of P, but for the maximum
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        float4 v[kFp8Groups];
-#pragma unroll
-        for (int g = 0; g < kFp8Groups; ++g) v[g] = smem.parts[g][warp][tile][lane];
-        s[tile][0] = v[0].x + v[1].x + v[2].x + v[3].x;
-        s[tile][1] = v[0].y + v[1].y + v[2].y + v[3].y;
-        s[tile][2] = v[0].z + v[1].z + v[2].z + v[3].z;
-        s[tile][3] = v[0].w + v[1].w + v[2].w + v[3].w;
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const int hidden = ::max(p.s_q - 1 - (first_row + row_of(tile, r)) / p.heads, 0);  // keys of later queries
-          const int seen = min(used, share.length - hidden - step * kStepTokens - first_key);
-          float top = -INFINITY;
-#pragma unroll
-          for (int j = 0; j < 2; ++j) {
-            float &value = s[tile][r * 2 + j];
-            value = j < seen ? value * p.scale_log2 : -INFINITY;
-            top = fmaxf(top, value + softmax.largest[j]);
-          }
-          top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-          top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-          if (lane % 4 == 0) smem.top[exchange][warp][row_of(tile, r)] = top;
-        }
+      Fp8Scores<kTiles> s;
+      fp8_add_parts(smem, warp, p.scale_log2, s);
+      if (first_key + kFp8SlotTokens > min(end_key, share.length - (p.s_q - 1))) {
+        fp8_mask<kTiles>(s, p, first_row, end_key - first_key - my_key, share.length - first_key - my_key);
       }
-      sm90::named_sync<kFp8ScoreWarps * 32>(kFp8ScoreSync);
+      const bool grown = sm90::named_sync_or<kFp8ScoreWarps * 32>(kFp8ScoreSync, softmax.grown(s));
       sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slots.place]), slots.parity ^ 1);
-      bool moved = false;
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          float &max = softmax.max[tile][r];
-          float top = -INFINITY;
-#pragma unroll
-          for (int w = 0; w < kFp8ScoreWarps; ++w) top = fmaxf(top, smem.top[exchange][w][row_of(tile, r)]);
-          const bool grown = top > max + kSlack;
-          const float rescale = grown ? sm90::exp2_approx(max - top) : 1.0f;
-          max = grown ? top : max;
-          softmax.sum[tile][r] *= rescale;
-          if (warp == 0 && lane % 4 == 0) smem.rescale[slots.place][row_of(tile, r)] = rescale;
-          moved = moved || grown;
-          const float offset = max == -INFINITY ? 0.0f : max;
-#pragma unroll
-          for (int j = 0; j < 2; ++j) {
-            float &value = s[tile][r * 2 + j];
-            value = sm90::exp2_approx(value - offset);
-            softmax.sum[tile][r] += value;
-          }
-        }
-      }
-      moved = __any_sync(~0u, moved);
-      if (warp == 0 && lane == 0) smem.must_rescale[slots.place] = moved;
-      exchange ^= 1;
+      if (grown) softmax.move(smem, s, smem.rescale[slots.place]);
+      if (threadIdx.x == 0) smem.must_rescale[slots.place] = grown;
+      softmax.weigh(s);
 #pragma unroll
       for (int g = 0; g < kFp8Groups; ++g) {
         float scale[2];
@@ -385,10 +425,10 @@ __device__ __forceinline__ void fp8_score_role(Fp8Smem<kTiles> &smem, const Fp8P
 
 // ---- value ------------------------------------------------------------------------------------------------------------
 
-// O of 64 columns: o[tile][n] is product n, whose column j is column 8 j + n of the warp's, so that a lane reads 8 bytes of a
-// key at a time and has 16 columns in a row of each of its rows.
+// O of a group's columns: o[tile][n] is product n, whose column j is column 16 j + n of the group's 128, so that a lane reads
+// 16 bytes of a key at a time and has 32 columns in a row of each of its rows.
 template <int kTiles>
-using Fp8Output = float[kTiles][8][4];
+using Fp8Output = float[kTiles][16][4];
 
 template <int kTiles>
 __device__ __forceinline__ void fp8_add_values(const Fp8Smem<kTiles> &smem, const uint8_t *columns, int slot, int group,
@@ -402,27 +442,31 @@ __device__ __forceinline__ void fp8_add_values(const Fp8Smem<kTiles> &smem, cons
       const uint2 first = smem.weights[slot][group][k][tile][lane], second = smem.weights[slot][group][k + 1][tile][lane];
       a[tile] = make_uint4(first.x, first.y, second.x, second.y);
     }
-    const uint8_t *source = columns + (k * 8 + lane % 4 * 2) * kFp8TokenBytes + lane / 4 * 8;
-    auto eight_bytes = [&](int key) { return *reinterpret_cast<const uint2 *>(source + key * kFp8TokenBytes); };
-    const uint2 v0 = eight_bytes(0), v1 = eight_bytes(1), v8 = eight_bytes(8), v9 = eight_bytes(9);
-    // Two neighbouring bytes of each of two keys a word.
-    auto multiply = [&](int first, uint32_t low, uint32_t high) {
+    const uint8_t *source = columns + (k * 8 + lane % 4 * 2) * kFp8TokenBytes + lane / 4 * 16;
+    auto load = [&](int key) { return *reinterpret_cast<const uint4 *>(source + key * kFp8TokenBytes); };
+    const uint4 v0 = load(0), v1 = load(1), v8 = load(8), v9 = load(9);
+    // Two neighbouring bytes of each of two keys a word: a product's operand is the lower or the upper of them.
+    auto multiply = [&](int n, uint32_t low, uint32_t high) {
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
-        sm90::mma_f16(o[tile][first], a[tile], sm90::lower_e4m3_f16(low), sm90::lower_e4m3_f16(high));
-        sm90::mma_f16(o[tile][first + 1], a[tile], sm90::upper_e4m3_f16(low), sm90::upper_e4m3_f16(high));
+        sm90::mma_f16(o[tile][n], a[tile], sm90::lower_e4m3_f16(low), sm90::lower_e4m3_f16(high));
+        sm90::mma_f16(o[tile][n + 1], a[tile], sm90::upper_e4m3_f16(low), sm90::upper_e4m3_f16(high));
       }
     };
-    multiply(0, __byte_perm(v0.x, v1.x, 0x5410), __byte_perm(v8.x, v9.x, 0x5410));
-    multiply(2, __byte_perm(v0.x, v1.x, 0x7632), __byte_perm(v8.x, v9.x, 0x7632));
-    multiply(4, __byte_perm(v0.y, v1.y, 0x5410), __byte_perm(v8.y, v9.y, 0x5410));
-    multiply(6, __byte_perm(v0.y, v1.y, 0x7632), __byte_perm(v8.y, v9.y, 0x7632));
+    auto multiply_word = [&](int n, uint32_t w0, uint32_t w1, uint32_t w8, uint32_t w9) {
+      multiply(n, __byte_perm(w0, w1, 0x5410), __byte_perm(w8, w9, 0x5410));
+      multiply(n + 2, __byte_perm(w0, w1, 0x7632), __byte_perm(w8, w9, 0x7632));
+    };
+    multiply_word(0, v0.x, v1.x, v8.x, v9.x);
+    multiply_word(4, v0.y, v1.y, v8.y, v9.y);
+    multiply_word(8, v0.z, v1.z, v8.z, v9.z);
+    multiply_word(12, v0.w, v1.w, v8.w, v9.w);
   }
 }
 
 template <int kTiles>
 __device__ __forceinline__ void fp8_store_output(const Fp8Smem<kTiles> &smem, const Fp8Output<kTiles> &o,
-                                                 const DecodeParams &p, const Share &share, int first_row, int column) {
+                                                 const DecodeParams &p, const Share &share, int first_row, int group) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int tile = 0; tile < kTiles; ++tile) {
@@ -431,23 +475,21 @@ __device__ __forceinline__ void fp8_store_output(const Fp8Smem<kTiles> &smem, co
       const int row = tile * 16 + lane / 4 + 8 * r, query_row = first_row + row;
       if (query_row >= p.rows) continue;
       const float factor = smem.inverse_sum[row] * kOutputShift;
-      float v[16];
-#pragma unroll
-      for (int i = 0; i < 16; ++i) v[i] = o[tile][i % 8][r * 2 + i / 8] * factor;
-      const int64_t at = column + lane % 4 * 16;
+      auto value = [&](int i) { return o[tile][i % 16][r * 2 + i / 16] * factor; };
+      const int64_t column = group * 128 + lane % 4 * 32;
       if (share.whole()) {
-        __nv_bfloat16 *out = p.out + (static_cast<int64_t>(share.seq) * p.rows + query_row) * kValueDim + at;
+        __nv_bfloat16 *out = p.out + (static_cast<int64_t>(share.seq) * p.rows + query_row) * kValueDim + column;
 #pragma unroll
-        for (int i = 0; i < 16; i += 8) {
+        for (int i = 0; i < 32; i += 8) {
           *reinterpret_cast<uint4 *>(out + i) =
-              make_uint4(sm90::pack_bf16(v[i], v[i + 1]), sm90::pack_bf16(v[i + 2], v[i + 3]),
-                         sm90::pack_bf16(v[i + 4], v[i + 5]), sm90::pack_bf16(v[i + 6], v[i + 7]));
+              make_uint4(sm90::pack_bf16(value(i), value(i + 1)), sm90::pack_bf16(value(i + 2), value(i + 3)),
+                         sm90::pack_bf16(value(i + 4), value(i + 5)), sm90::pack_bf16(value(i + 6), value(i + 7)));
         }
       } else {
-        float *out = p.partial_out + (static_cast<int64_t>(share.slot(p)) * p.rows + query_row) * kValueDim + at;
+        float *out = p.partial_out + (static_cast<int64_t>(share.slot(p)) * p.rows + query_row) * kValueDim + column;
 #pragma unroll
-        for (int i = 0; i < 16; i += 4) {
-          *reinterpret_cast<float4 *>(out + i) = make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]);
+        for (int i = 0; i < 32; i += 4) {
+          *reinterpret_cast<float4 *>(out + i) = make_float4(value(i), value(i + 1), value(i + 2), value(i + 3));
         }
       }
     }
@@ -455,11 +497,9 @@ __device__ __forceinline__ void fp8_store_output(const Fp8Smem<kTiles> &smem, co
 }
 
 template <int kTiles>
-__device__ __forceinline__ void fp8_value_role(Fp8Smem<kTiles> &smem, const DecodeParams &p, int first_row, int warp) {
-  using Smem = Fp8Smem<kTiles>;
+__device__ __forceinline__ void fp8_value_role(Fp8Smem<kTiles> &smem, const DecodeParams &p, int first_row, int group) {
   const int lane = threadIdx.x % 32;
-  const int column = warp * kFp8ColumnsOfWarp;
-  RingPosition<Smem::kRing> ring;
+  RingPosition<Fp8Smem<kTiles>::kRing> ring;
   RingPosition<kSlots> slots;
   uint32_t sum_parity = 0;
   Fp8Output<kTiles> o;
@@ -469,7 +509,7 @@ __device__ __forceinline__ void fp8_value_role(Fp8Smem<kTiles> &smem, const Deco
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
-      for (int n = 0; n < 8; ++n) {
+      for (int n = 0; n < 16; ++n) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) o[tile][n][i] = 0.0f;
       }
@@ -481,14 +521,15 @@ __device__ __forceinline__ void fp8_value_role(Fp8Smem<kTiles> &smem, const Deco
 #pragma unroll
         for (int tile = 0; tile < kTiles; ++tile) {
           const float *factors = smem.rescale[slots.place] + tile * 16 + lane / 4;
+          const float upper = factors[0], lower = factors[8];
 #pragma unroll
-          for (int n = 0; n < 8; ++n) {
+          for (int n = 0; n < 16; ++n) {
 #pragma unroll
-            for (int i = 0; i < 4; ++i) o[tile][n][i] *= factors[i / 2 * 8];
+            for (int i = 0; i < 4; ++i) o[tile][n][i] *= i / 2 ? lower : upper;
           }
         }
       }
-      fp8_add_values(smem, smem.ring[ring.place] + column, slots.place, column / 128, o);
+      fp8_add_values(smem, smem.ring[ring.place] + group * 128, slots.place, group, o);
       __syncwarp();
       if (lane == 0) {
         sm90::barrier_arrive(sm90::smem_address(&smem.p_empty[slots.place]));
@@ -499,7 +540,7 @@ __device__ __forceinline__ void fp8_value_role(Fp8Smem<kTiles> &smem, const Deco
     }
     sm90::barrier_wait(sm90::smem_address(&smem.sum_full), sum_parity);
     sum_parity ^= 1;
-    fp8_store_output(smem, o, p, share, first_row, column);
+    fp8_store_output(smem, o, p, share, first_row, group);
     __syncwarp();
     if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.sum_empty));
   }
@@ -538,10 +579,10 @@ __global__ void __launch_bounds__(kFp8Threads, 1) decode_fp8_kernel(const __grid
   }
   __syncthreads();
   if (warp < kFp8ScoreWarps) {
-    sm90::take_registers<kTiles == 1 ? 144 : 128>();
+    sm90::take_registers<152>();
     fp8_score_role(smem, p, first_row);
   } else if (warp < kFp8ScoreWarps + kFp8ValueWarps) {
-    sm90::take_registers<kTiles == 1 ? 96 : 112>();
+    sm90::take_registers<168>();
     fp8_value_role(smem, p.decode, first_row, warp - kFp8ScoreWarps);
   } else {
     sm90::give_registers<32>();

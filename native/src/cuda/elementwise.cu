@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kThreads) silu_mul_kernel(SiluMul p) {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) fill_normal_kernel(T *out, int64_t count, float std, int64_t seed) {
-  cudaGridDependencySynchronize();  // no early start of the next: it may be one that reads weights ahead
+  wait_for_work_before();  // no early start of the next: it may be one that reads weights ahead
   const int64_t pairs = (count + 1) / 2;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t pair = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; pair < pairs; pair += stride) {

@@ -38,7 +38,8 @@ struct ShapedLaunch : Launch {
   }
 };
 
-// Puts a kernel on the stream. It may start while the one before it ends: it must call begin_kernel first of all.
+// Puts a kernel on the stream. It may start while the one before it ends: it must call begin_kernel, or
+// wait_for_work_before, first of all.
 template <class... Parameters, class... Arguments>
 void launch(const Device &device, const char *name, const Shape &shape, void (*kernel)(Parameters...),
             Arguments... arguments) {
@@ -57,13 +58,18 @@ int resident_clusters(const char *name, const Shape &shape, Kernel kernel) {
   return clusters;
 }
 
-// Waits for the work before, whose results are seen from here on, and lets the next kernel take its place.
-__device__ __forceinline__ void begin_kernel() {
+// Waits for the work before, whose results are seen from here on.
+__device__ __forceinline__ void wait_for_work_before() {
 #if __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
-#ifndef NOTRIGGER
-  cudaTriggerProgrammaticLaunchCompletion();
 #endif
+}
+
+// The same, and lets the blocks of the next kernel take their places already: for kernels that are over soon.
+__device__ __forceinline__ void begin_kernel() {
+  wait_for_work_before();
+#if __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
 #endif
 }
 

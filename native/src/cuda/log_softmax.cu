@@ -71,14 +71,14 @@ __device__ void write_best(const LogSoftmax &p, int64_t row, float normalizer, L
 __global__ void __launch_bounds__(kVocabularyThreads) log_softmax_kernel(LogSoftmax p) {
   extern __shared__ float values[];  // the slice
   __shared__ LogSoftmaxShared shared;
-  begin_kernel();
+  wait_for_work_before();
   const cg::cluster_group cluster = cg::this_cluster();
   const int rank = static_cast<int>(cluster.block_rank());
   const int64_t row = blockIdx.x / kVocabularyCluster;
   const Slice slice = slice_of(p.vocabulary, rank, kVocabularyCluster);
   const float *logits = p.logits + row * p.logit_stride;
   float largest = -INFINITY;
-  for_each_piece(logits + slice.begin, slice.count, [&](int place, auto piece) {
+  for_each_piece<4>(logits + slice.begin, slice.count, [&](int place, auto piece) {
     store(values + place, piece);
     for (const float value : piece.v) {
       largest = fmaxf(largest, value);

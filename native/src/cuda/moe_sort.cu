@@ -22,8 +22,20 @@ struct Sort {
   int32_t *rows, *places, *offsets;
   int64_t expert_stride, place_stride;
   int pairs, top_k, count;  // count: of experts
+  int bits;                 // of an expert's number
   int run;                  // pairs of a warp, a multiple of 32
 };
+
+// The lanes of `there` that have the same expert. Bit by bit: what the hardware offers takes a step for each expert met.
+__device__ __forceinline__ unsigned same_expert(unsigned there, int expert, int bits) {
+  unsigned same = there;
+  for (int bit = 0; bit < bits; bit++) {
+    const bool set = expert >> bit & 1;
+    const unsigned others = __ballot_sync(there, set);
+    same &= set ? others : ~others;
+  }
+  return same;
+}
 
 // Calls body(pair, expert, there, same) for the run's pairs, 32 at a time and in order; there: the lanes that have a pair,
 // same: those with the same expert.
@@ -37,7 +49,7 @@ __device__ __forceinline__ void walk_run(const Sort &p, int run, Body body) {
     const unsigned there = __ballot_sync(~0u, pair < end);
     if (pair < end) {
       const int expert = p.experts[pair / p.top_k * p.expert_stride + pair % p.top_k];
-      body(pair, expert, there, __match_any_sync(there, expert));
+      body(pair, expert, there, same_expert(there, expert, p.bits));
     }
     __syncwarp();
   }
@@ -139,7 +151,10 @@ void moe_sort(const Device &device, const mla_tensor &experts, const mla_tensor 
   p.pairs = static_cast<int>(pairs);
   p.top_k = static_cast<int>(std::max<int64_t>(1, experts.shape[1]));
   p.count = static_cast<int>(offsets.shape[0] - 1);
-  const int blocks = pairs <= 4 * kThreads ? 1 : kCluster;
+  while (p.count > 1 << p.bits) {
+    p.bits++;
+  }
+  const int blocks = pairs <= kThreads ? 1 : kCluster;
   p.run = static_cast<int>(ceil_div(ceil_div(pairs, static_cast<int64_t>(blocks) * kWarps), 32) * 32);
   const int64_t shared_bytes = static_cast<int64_t>(sizeof(int)) * (kWarps * (p.count | 1) + 2 * p.count);
   launch(device, "mla_moe_sort", {blocks, kThreads, shared_bytes, blocks}, sort_kernel, p);

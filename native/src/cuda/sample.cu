@@ -7,9 +7,6 @@
 #include "ops.h"
 #include "vocabulary.cuh"
 
-#ifndef VARIANT
-#define VARIANT 2
-#endif
 namespace mla::cuda {
 namespace {
 
@@ -35,7 +32,7 @@ struct ScanShared {
 // ids[b] = the first largest logit's, or -1 for a row with a NaN or +inf, or nothing above -inf. A row a cluster.
 __global__ void __launch_bounds__(kVocabularyThreads, 3) scan_kernel(Sample p) {
   __shared__ ScanShared shared;
-  begin_kernel();
+  wait_for_work_before();
   const cg::cluster_group cluster = cg::this_cluster();
   const int rank = static_cast<int>(cluster.block_rank());
   const int blocks = static_cast<int>(cluster.num_blocks());
@@ -44,7 +41,7 @@ __global__ void __launch_bounds__(kVocabularyThreads, 3) scan_kernel(Sample p) {
   float best = -INFINITY;
   int best_at = -1;
   bool broken = false;
-  for_each_piece(p.logits + b * p.logit_stride + slice.begin, slice.count, [&](int place, auto piece) {
+  for_each_piece<4>(p.logits + b * p.logit_stride + slice.begin, slice.count, [&](int place, auto piece) {
     int at = slice.begin + place;
     for (const float value : piece.v) {
       broken |= !(value < INFINITY);
@@ -129,6 +126,7 @@ struct Row {
 
 template <class Body>
 __device__ __forceinline__ void for_each_value(const Row &row, Body body) {
+#pragma unroll 2  // more would spill registers, as in the other loops here
   for (int i = threadIdx.x; i < row.slice.count; i += kVocabularyThreads) {
     body(row.values[i]);
   }
@@ -261,6 +259,7 @@ __device__ void compare_candidates(DrawShared &shared, int count, Cut &cut) {
     const uint32_t key = shared.candidate_keys[i];
     uint64_t above = cut.above;
     uint64_t equal = 0;
+#pragma unroll 1
     for (int j = 0; j < count; j++) {
       const uint32_t other = shared.candidate_keys[j];
       const uint64_t weight = shared.candidate_weights[j];
@@ -280,19 +279,17 @@ __device__ void compare_candidates(DrawShared &shared, int count, Cut &cut) {
 // The cut within a bin of many values, by the bits of their keys.
 template <class Weight>
 __device__ void search_keys(const Row &row, DrawShared &shared, uint32_t bin, Weight weight_of, Cut &cut) {
-  constexpr int kBits[] = {11, 11, 10};
   const uint64_t target = cut.target;
-  int shift = 32;
-  for (const int bits : kBits) {
-    const uint32_t settled = shift == 32 ? 0 : ~0u << shift;
-    shift -= bits;
-    const uint32_t top = (1u << bits) - 1;
+  uint32_t settled = 0;
+  for (int shift = 21; shift >= 0; shift = shift == 21 ? 10 : shift - 10) {  // 11, 11 and 10 bits
+    const uint32_t top = shift == 0 ? (1u << 10) - 1 : (1u << 11) - 1;
     const auto bucket_of = [&](float value) {
       const uint32_t key = ordered(value);
       return row.bin(value) == bin && (key & settled) == cut.key ? top - (key >> shift & top) : kBins;
     };
     const uint32_t bucket = search_buckets(row, shared, cut, bucket_of, weight_of, [&](uint64_t) { return target; });
     cut.key |= (top - bucket) << shift;
+    settled |= top << shift;
   }
 }
 
@@ -347,6 +344,7 @@ __device__ Share weigh_share(const Row &row, const Kept &kept) {
   Share share = {};
   share.begin = min(static_cast<int>(threadIdx.x) * length, row.slice.count);
   share.end = min(share.begin + length, row.slice.count);
+#pragma unroll 1
   for (int i = share.begin; i < share.end; i++) {
     const uint32_t key = ordered(row.values[i]);
     share.mass += key > kept.key ? row.probability(row.values[i]) : 0;
@@ -457,10 +455,10 @@ __device__ __forceinline__ float uniform(int64_t seed, int32_t position) {
 }
 
 // Rows with a temperature, which scan_kernel has left their largest logit's id. A row a cluster, then the next.
-__global__ void __launch_bounds__(kVocabularyThreads, VARIANT) draw_kernel(Sample p) {
+__global__ void __launch_bounds__(kVocabularyThreads, 2) draw_kernel(Sample p) {
   extern __shared__ float values[];  // the slice, divided by the temperature
   __shared__ DrawShared shared;
-  begin_kernel();
+  wait_for_work_before();  // and no early start of the next, which would take the places of clusters
   const cg::cluster_group cluster = cg::this_cluster();
   const Slice slice = slice_of(p.vocabulary, static_cast<int>(cluster.block_rank()), kVocabularyCluster);
   for (int b = blockIdx.x / kVocabularyCluster; b < p.batch; b += gridDim.x / kVocabularyCluster) {
@@ -471,7 +469,7 @@ __global__ void __launch_bounds__(kVocabularyThreads, VARIANT) draw_kernel(Sampl
     }
     const float *logits = p.logits + b * p.logit_stride;
     const Row row = {values, slice, logits[best] / temperature};
-    for_each_piece(logits + slice.begin, slice.count, [&](int place, auto piece) {
+    for_each_piece<2>(logits + slice.begin, slice.count, [&](int place, auto piece) {
       for (float &value : piece.v) {
         value /= temperature;
       }

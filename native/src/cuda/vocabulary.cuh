@@ -28,10 +28,10 @@ __device__ __forceinline__ Slice slice_of(int vocabulary, int rank, int blocks) 
   return {begin, min(length, vocabulary - begin)};
 }
 
-// Calls body(place in the slice, piece of 4 logits or 1) for all of a slice, ascending within a thread.
-template <class Body>
+// Calls body(place in the slice, piece of 4 logits or 1) for all of a slice, ascending within a thread. kUnroll: loads of a
+// thread on their way at once.
+template <int kUnroll, class Body>
 __device__ __forceinline__ void for_each_piece(const float *logits, int count, Body body) {
-  constexpr int kUnroll = 4;
   int done = 0;
   if (reinterpret_cast<uintptr_t>(logits) % 16 == 0) {
     const int pieces = count / 4;

@@ -37,6 +37,16 @@ MLA_INLINE void widen_row(const T *x, int64_t n, float *out) {
 
 // ---- matrix products ------------------------------------------------------------------------------------------------
 
+// Starts a tile's sums one by one: an array set to {} becomes a call of memset, and its sums leave their registers.
+template <int kRows, int kColumns>
+MLA_INLINE void clear(Floats (&sums)[kRows][kColumns]) {
+  for (int i = 0; i < kRows; i++) {
+    for (int j = 0; j < kColumns; j++) {
+      sums[i][j] = Floats{};
+    }
+  }
+}
+
 // Rows of x that share a load of w, and vectors of w's columns that share a load of x.
 constexpr int kTileRows = 4;
 constexpr int kTileColumns = kLanes == 16 ? 4 : 2;
@@ -44,7 +54,7 @@ constexpr int kTileColumns = kLanes == 16 ? 4 : 2;
 // The same for scores, whose tile is of kLanes sums: all heads of a small model share the one pass over a key.
 constexpr int kScoreRows = kLanes / 2;
 constexpr int kScoreColumns = 2;
-constexpr int kAhead = 8;  // keys asked for in advance
+constexpr int kAhead = 4;  // keys asked for in advance
 
 // Lanes run over k, so keys are read as they lie and every sum has the same order whatever the tile.
 template <int kRows, int kColumns, class W>
@@ -52,7 +62,8 @@ MLA_INLINE void tile_scores(const float *const *x, const W *w, int64_t stride, i
                             int64_t out_stride) {
   constexpr int kCount = kRows * kColumns;
   static_assert((kCount & (kCount - 1)) == 0 && kCount <= kLanes, "sum_lanes takes a power of two");
-  Floats sums[kCount] = {};
+  Floats sums[kRows][kColumns];
+  clear(sums);
   const auto accumulate = [&](auto load_at) __attribute__((always_inline)) {
     Floats row[kRows];
     for (int i = 0; i < kRows; i++) {
@@ -61,7 +72,7 @@ MLA_INLINE void tile_scores(const float *const *x, const W *w, int64_t stride, i
     for (int j = 0; j < kColumns; j++) {
       const Floats column = load_at(w + j * stride);
       for (int i = 0; i < kRows; i++) {
-        sums[i * kColumns + j] = fma(row[i], column, sums[i * kColumns + j]);
+        sums[i][j] = fma(row[i], column, sums[i][j]);
       }
     }
   };
@@ -76,7 +87,7 @@ MLA_INLINE void tile_scores(const float *const *x, const W *w, int64_t stride, i
     accumulate([at, k](const auto *p) __attribute__((always_inline)) { return load_part(p + at, k - at); });
   }
   float totals[kLanes];
-  store(sum_lanes<kCount>(sums), totals);
+  store(sum_lanes<kCount>(&sums[0][0]), totals);
   for (int i = 0; i < kRows; i++) {
     memcpy(out + i * out_stride, totals + i * kColumns, kColumns * sizeof(float));
   }
@@ -122,7 +133,7 @@ void scores(const float *const *x, int64_t m, Matrix w, int64_t n, int64_t k, fl
 // make floats of two vectors.
 constexpr int kPanelVectors = 2;
 constexpr int kPanel = kPanelVectors * kLanes;
-constexpr int kPanelRows = kLanes == 16 ? 8 : 4;  // of x that share a load of a panel: as many as there are registers for
+constexpr int kPanelRows = kLanes == 16 ? 12 : 4;  // of x that share a load of a panel: as many as there are registers for
 
 template <class W>
 void pack_panel(const W *w, int64_t row_stride, int64_t column_stride, int64_t columns, int64_t k, W *panel) {
@@ -153,7 +164,8 @@ void pack(const void *w, int64_t row_stride, int64_t column_stride, int64_t n, i
 template <bool kBf16, int kRows>
 void tile_linear(const float *const *x, const float *panel, int64_t columns, int64_t k, float *out,
                  int64_t out_stride) {
-  Floats sums[kRows][kPanelVectors] = {};
+  Floats sums[kRows][kPanelVectors];
+  clear(sums);
   const auto accumulate = [&](const Floats *column, int64_t at) __attribute__((always_inline)) {
     for (int i = 0; i < kRows; i++) {
       const Floats term = all(x[i][at]);
@@ -240,10 +252,20 @@ void linear(const float *const *x, int64_t m, Panels w, int64_t n, int64_t k, fl
   }
 }
 
+// Two cache lines, into the second level: the first is full of what is being computed.
+MLA_INLINE void ask_for_some(Ahead &ahead) {
+  if (ahead.bytes > 0) {
+    __builtin_prefetch(ahead.data, 0, 2);
+    __builtin_prefetch(ahead.data + 64, 0, 2);
+    ahead.data += 128;
+    ahead.bytes -= 128;
+  }
+}
+
 // Lanes run over the columns of w; `part` of them in the last vector of a ragged edge, else kLanes.
 template <int kRows, int kVectors, bool kWhole, class W>
 MLA_INLINE void tile_nn(const float *const *x, const W *w, int64_t stride, int64_t k, const float *keep, float *out,
-                        int64_t out_stride, int64_t part) {
+                        int64_t out_stride, int64_t part, Ahead &ahead) {
   const auto load_columns = [part](const auto *p) __attribute__((always_inline)) {
     if constexpr (kWhole) {
       return load(p);
@@ -251,7 +273,8 @@ MLA_INLINE void tile_nn(const float *const *x, const W *w, int64_t stride, int64
       return load_part(p, part);
     }
   };
-  Floats sums[kRows][kVectors] = {};
+  Floats sums[kRows][kVectors];
+  clear(sums);
   if (keep != nullptr) {
     for (int i = 0; i < kRows; i++) {
       for (int v = 0; v < kVectors; v++) {
@@ -260,6 +283,7 @@ MLA_INLINE void tile_nn(const float *const *x, const W *w, int64_t stride, int64
     }
   }
   for (int64_t at = 0; at < k; at++) {
+    ask_for_some(ahead);
     Floats row[kVectors];
     for (int v = 0; v < kVectors; v++) {
       row[v] = load_columns(w + at * stride + v * kLanes);
@@ -288,10 +312,10 @@ struct Constant {
 
 template <int kVectors, bool kWhole, class W>
 MLA_INLINE void column_nn(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t k, const float *keep,
-                          float *out, int64_t out_stride, int64_t part) {
+                          float *out, int64_t out_stride, int64_t part, Ahead &ahead) {
   const auto tile = [&](auto rows, int64_t i) __attribute__((always_inline)) {
     tile_nn<decltype(rows)::value, kVectors, kWhole>(x + i, w, stride, k, keep == nullptr ? keep : keep + i,
-                                                     out + i * out_stride, out_stride, part);
+                                                     out + i * out_stride, out_stride, part, ahead);
   };
   int64_t i = 0;
   for (; i + kTileRows <= m; i += kTileRows) {
@@ -304,26 +328,26 @@ MLA_INLINE void column_nn(const float *const *x, int64_t m, const W *w, int64_t 
 
 template <class W>
 void gemm_nn_of(const float *const *x, int64_t m, const W *w, int64_t stride, int64_t n, int64_t k, const float *keep,
-                float *out, int64_t out_stride) {
+                float *out, int64_t out_stride, Ahead ahead) {
   constexpr int kWide = kTileColumns * kLanes;
   int64_t j = 0;
   for (; j + kWide <= n; j += kWide) {
-    column_nn<kTileColumns, true>(x, m, w + j, stride, k, keep, out + j, out_stride, kLanes);
+    column_nn<kTileColumns, true>(x, m, w + j, stride, k, keep, out + j, out_stride, kLanes, ahead);
   }
   for (; j + kLanes <= n; j += kLanes) {
-    column_nn<1, true>(x, m, w + j, stride, k, keep, out + j, out_stride, kLanes);
+    column_nn<1, true>(x, m, w + j, stride, k, keep, out + j, out_stride, kLanes, ahead);
   }
   if (j < n) {
-    column_nn<1, false>(x, m, w + j, stride, k, keep, out + j, out_stride, n - j);
+    column_nn<1, false>(x, m, w + j, stride, k, keep, out + j, out_stride, n - j, ahead);
   }
 }
 
 void gemm_nn(const float *const *x, int64_t m, Matrix w, int64_t n, int64_t k, const float *keep, float *out,
-             int64_t out_stride) {
+             int64_t out_stride, Ahead ahead) {
   if (w.bf16) {
-    gemm_nn_of(x, m, static_cast<const uint16_t *>(w.data), w.stride, n, k, keep, out, out_stride);
+    gemm_nn_of(x, m, static_cast<const uint16_t *>(w.data), w.stride, n, k, keep, out, out_stride, ahead);
   } else {
-    gemm_nn_of(x, m, static_cast<const float *>(w.data), w.stride, n, k, keep, out, out_stride);
+    gemm_nn_of(x, m, static_cast<const float *>(w.data), w.stride, n, k, keep, out, out_stride, ahead);
   }
 }
 

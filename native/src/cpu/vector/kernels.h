@@ -16,6 +16,12 @@ struct Matrix {
   bool bf16;
 };
 
+// Memory that will be read soon; bytes 0 for none.
+struct Ahead {
+  const char *data;
+  int64_t bytes;
+};
+
 // Weights [n, k] in panels of panel_columns of the n, one behind the other; the last is filled up with zeros.
 struct Panels {
   const void *data;
@@ -39,9 +45,10 @@ struct Kernels {
   void (*pack)(const void *w, int64_t row_stride, int64_t column_stride, int64_t n, int64_t k, bool bf16, void *out);
   void (*linear)(const float *const *x, int64_t m, Panels w, int64_t n, int64_t k, float *out, int64_t out_stride);
 
-  // out[i][j] = keep[i] out[i][j] + sum over k of x[i][k] w[k][j]; keep NULL starts from 0 without reading out.
+  // out[i][j] = keep[i] out[i][j] + sum over k of x[i][k] w[k][j]; keep NULL starts from 0 without reading out. Meanwhile
+  // asks for `ahead`, what is read next: this product finds all it needs in the caches and leaves the memory idle.
   void (*gemm_nn)(const float *const *x, int64_t m, Matrix w, int64_t n, int64_t k, const float *keep, float *out,
-                  int64_t out_stride);
+                  int64_t out_stride, Ahead ahead);
 
   float (*sum_squares)(const float *x, int64_t n);
   float (*max)(const float *x, int64_t n);  // -inf for n = 0; a NaN may be passed over

@@ -69,6 +69,23 @@ __device__ __forceinline__ void named_sync(uint32_t id) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "n"(kThreads) : "memory");
 }
 
+// And tells whether `value` is true for any of them.
+template <int kThreads>
+__device__ __forceinline__ bool named_sync_or(uint32_t id, bool value) {
+  uint32_t any;
+  asm volatile(
+      "{\n"
+      ".reg .pred p, q;\n"
+      "setp.ne.u32 q, %1, 0;\n"
+      "bar.red.or.pred p, %2, %3, q;\n"
+      "selp.b32 %0, 1, 0, p;\n"
+      "}\n"
+      : "=r"(any)
+      : "r"(static_cast<uint32_t>(value)), "r"(id), "n"(kThreads)
+      : "memory");
+  return any != 0;
+}
+
 // Orders this thread's ordinary shared memory accesses before later ones of the tensor cores and the copy engine.
 __device__ __forceinline__ void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 

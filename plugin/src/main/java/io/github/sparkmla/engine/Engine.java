@@ -5,7 +5,9 @@ import io.github.sparkmla.engine.Completion.FinishReason;
 import io.github.sparkmla.engine.EngineSettings.LoadFormat;
 import io.github.sparkmla.model.MlaModel;
 import java.nio.file.Path;
+import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Deque;
 import java.util.List;
 import java.util.Map;
 import java.util.Queue;
@@ -18,7 +20,7 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Continuous batching over one model: one thread loops schedule -> run -> finish, and is the only one that touches the
+ * Continuous batching over one model: one thread loops schedule -> launch -> collect, and is the only one that touches the
  * device. Any number of threads submit requests; none of them blocks inside native code.
  */
 public final class Engine implements AutoCloseable {
@@ -37,9 +39,14 @@ public final class Engine implements AutoCloseable {
     private volatile boolean closing;
     private volatile Throwable death;
     private final AtomicLong steps = new AtomicLong();
+    private final Deque<UnderWay> underWay = new ArrayDeque<>(); // oldest first
+    private long lastCollected;
     private volatile long preemptions;
     private volatile StepListener listener = step -> {};
     private final AtomicReference<ProfileRequest> profile = new AtomicReference<>();
+
+    /** What the listener is told of a step when it is done. */
+    private record UnderWay(StepKind kind, int sequences, int tokens, long context, long start, boolean profiled) {}
 
     /** Somebody wants to know where the time of the next step of a kind goes. */
     private record ProfileRequest(StepKind kind, CompletableFuture<Map<String, Double>> milliseconds) {}
@@ -204,30 +211,51 @@ public final class Engine implements AutoCloseable {
         }
     }
 
+    /**
+     * Launches the next step, then collects the one before, so that the device always has work: the host learns a step's
+     * tokens while the next one, which gets them on the device, is under way. A sequence that turns out to have ended is in
+     * that one for nothing; its token is dropped.
+     */
     private void step() {
         long start = System.nanoTime();
         List<Scheduler.Work> step = scheduler.schedule();
         preemptions = scheduler.preemptions();
-        if (step.isEmpty()) {
-            return; // everything was cancelled
+        if (!step.isEmpty()) {
+            launch(step, start);
         }
+        int mayStay = runner.overlaps() && !step.isEmpty() ? 1 : 0;
+        while (underWay.size() > mayStay) {
+            collect();
+        }
+    }
+
+    private void launch(List<Scheduler.Work> step, long start) {
         StepKind kind = step.stream().allMatch(Scheduler.Work::decodes) ? StepKind.DECODE : StepKind.PREFILL;
         int tokens = step.stream().mapToInt(Scheduler.Work::tokens).sum();
         long context = step.stream().mapToLong(Scheduler.Work::to).sum();
         ProfileRequest asked = profile.get();
         boolean profiled = asked != null && asked.kind == kind && profile.compareAndSet(asked, null);
+        underWay.add(new UnderWay(kind, step.size(), tokens, context, start, profiled));
         if (profiled) {
-            asked.milliseconds.complete(runner.profile(step, this::append));
+            asked.milliseconds.complete(runner.launchProfiled(step));
         } else {
-            runner.run(step, this::append);
+            runner.launch(step);
         }
+    }
+
+    private void collect() {
+        runner.collect(this::append);
+        UnderWay done = underWay.remove();
         steps.incrementAndGet();
-        long nanos = System.nanoTime() - start;
-        listener.step(new StepListener.Step(kind, step.size(), tokens, context, nanos, profiled));
+        long now = System.nanoTime();
+        long nanos = now - Math.max(done.start, lastCollected);
+        lastCollected = now;
+        listener.step(
+                new StepListener.Step(done.kind, done.sequences, done.tokens, done.context, nanos, done.profiled));
     }
 
     private void admit() throws InterruptedException {
-        if (scheduler.isEmpty()) {
+        if (scheduler.isEmpty() && underWay.isEmpty()) {
             drained.add(inbox.take());
         }
         inbox.drainTo(drained);
@@ -247,11 +275,14 @@ public final class Engine implements AutoCloseable {
 
     private void append(Scheduler.Work work, int token, Completion.TokenLogprobs logprobs) {
         Sequence sequence = work.sequence();
+        if (sequence.future.isDone()) {
+            return; // cancelled, or ended by the token before this
+        }
         if (token < 0) {
             scheduler.remove(sequence);
             sequence.future.completeExceptionally(new RequestException(
                     sequence.request.promptIds().length,
-                    "after " + sequence.length() + " tokens the model's logits are not numbers (NaN or infinite):"
+                    "after " + work.to() + " tokens the model's logits are not numbers (NaN or infinite):"
                             + " the checkpoint's weights overflow or are damaged"));
             return;
         }

@@ -5,8 +5,12 @@ import io.github.sparkmla.engine.EngineSettings.LoadFormat;
 import io.github.sparkmla.model.MlaModel;
 import io.github.sparkmla.model.StepInputs;
 import io.github.sparkmla.tensor.Device;
+import io.github.sparkmla.tensor.Event;
 import io.github.sparkmla.tensor.Profile;
 import io.github.sparkmla.tensor.Tensor;
+import java.util.ArrayDeque;
+import java.util.Arrays;
+import java.util.Deque;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
@@ -24,7 +28,13 @@ final class ModelRunner implements StepRunner {
     private final DecodeGraphs graphs; // null where steps run call by call
     private final Set<Integer> endOfSequence;
     private final int maxModelLen;
+    private final Event[] ends = new Event[StepInputs.HOST_BUFFERS];
+    private final Deque<Launched> underWay = new ArrayDeque<>();
     private int kvBlocks;
+    private int hostBuffer; // of the step that is filled
+
+    /** A step that the device was asked for; what it draws comes to its host buffer. */
+    private record Launched(List<Scheduler.Work> step, int drawn, boolean logprobs, int hostBuffer) {}
 
     /** Loads the model, allocates everything that steps need, and gives the KV cache what is left. */
     static ModelRunner open(Checkpoint checkpoint, EngineSettings settings) {
@@ -64,11 +74,12 @@ final class ModelRunner implements StepRunner {
         this.device = device;
         this.model = model;
         this.inputs = model.inputs();
-        this.sampler = new Sampler(device, model.ops(), limits.maxSequences());
+        this.sampler = new Sampler(device, model.ops(), inputs, limits.maxSequences());
         this.graphs =
                 device.isCuda() && settings.gpu().graphs() ? new DecodeGraphs(device, limits.maxSequences()) : null;
         this.endOfSequence = Set.copyOf(model.config().eosTokenIds());
         this.maxModelLen = limits.maxModelLen();
+        Arrays.setAll(ends, i -> new Event(device));
     }
 
     private void allocateCache(EngineSettings settings) {
@@ -98,17 +109,17 @@ final class ModelRunner implements StepRunner {
         int longest = Math.min(settings.maxBatchTokens(), maxModelLen);
         int[] ids = new int[longest];
         int[] blocks = new int[BlockPool.blocksFor(longest)];
-        inputs.clear();
+        inputs.clear(0);
         int sequences = Math.min(settings.maxSequences(), settings.maxBatchTokens());
         for (int left = settings.maxBatchTokens();
                 left > 1 && inputs.sequences() < sequences;
                 left -= Math.min(left, longest)) {
-            inputs.add(ids, 0, Math.min(left, longest), blocks);
+            inputs.add(ids, 0, Math.min(left, longest), -1, blocks);
             inputs.draw(longest, 1, 50, 0.9f, 0);
         }
         compute(inputs.tableWidth(), true);
         device.synchronize();
-        inputs.clear();
+        inputs.clear(0);
         inputs.pad(sequences, 0);
         compute(1, true);
         device.synchronize();
@@ -134,8 +145,14 @@ final class ModelRunner implements StepRunner {
         return endOfSequence.contains(token);
     }
 
+    /** The CPU computes while it is asked: nothing could overlap. */
     @Override
-    public void run(List<Scheduler.Work> step, Sink sink) {
+    public boolean overlaps() {
+        return device.isCuda();
+    }
+
+    @Override
+    public void launch(List<Scheduler.Work> step) {
         fill(step);
         boolean logprobs = wantsLogprobs(step);
         int drawn = inputs.sampled();
@@ -147,20 +164,19 @@ final class ModelRunner implements StepRunner {
         } else {
             compute(inputs.tableWidth(), logprobs);
         }
-        finish(step, drawn, logprobs, sink);
+        finish(new Launched(step, drawn, logprobs, hostBuffer));
     }
 
     @Override
-    public Map<String, Double> profile(List<Scheduler.Work> step, Sink sink) {
+    public Map<String, Double> launchProfiled(List<Scheduler.Work> step) {
         fill(step);
         boolean logprobs = wantsLogprobs(step);
         try (Profile profile = new Profile(device)) {
             model.ops().setProfile(profile);
             compute(inputs.tableWidth(), logprobs);
             model.ops().setProfile(null);
-            Map<String, Double> milliseconds = profile.end();
-            finish(step, inputs.sampled(), logprobs, sink);
-            return milliseconds;
+            finish(new Launched(step, inputs.sampled(), logprobs, hostBuffer));
+            return profile.end();
         }
     }
 
@@ -173,7 +189,7 @@ final class ModelRunner implements StepRunner {
     private void forward(boolean logprobs) {
         Tensor logits = model.forward();
         if (inputs.sampled() > 0) {
-            sampler.sample(logits, inputs.draws(), logprobs);
+            sampler.sample(logits, logprobs);
         }
     }
 
@@ -184,7 +200,8 @@ final class ModelRunner implements StepRunner {
     }
 
     private void fill(List<Scheduler.Work> step) {
-        inputs.clear();
+        hostBuffer = (hostBuffer + 1) % StepInputs.HOST_BUFFERS;
+        inputs.clear(hostBuffer);
         fill(step, true);
         fill(step, false);
     }
@@ -194,8 +211,10 @@ final class ModelRunner implements StepRunner {
         for (Scheduler.Work work : step) {
             if ((work.tokens() == 1) == single) {
                 Sequence sequence = work.sequence();
-                inputs.add(sequence.tokens(), work.from(), work.to(), sequence.blocks());
+                int drawnRow = sequence.rowThatDraws(work.to() - 1);
+                inputs.add(sequence.tokens(), work.from(), work.to(), drawnRow, sequence.blocks());
                 if (work.completes()) {
+                    sequence.drawnIn(inputs.sampled());
                     SamplingParams params = sequence.request.sampling();
                     long seed = Sampler.seed(params.seed(), sequence.request.rowKey());
                     inputs.draw(work.to(), params.temperature(), params.topK(), params.topP(), seed);
@@ -204,24 +223,30 @@ final class ModelRunner implements StepRunner {
         }
     }
 
-    /** Waits for the device and hands over what was drawn. */
-    private void finish(List<Scheduler.Work> step, int drawn, boolean logprobs, Sink sink) {
-        if (drawn > 0) {
-            sampler.fetch(drawn, logprobs);
+    /** Asks for what the step draws, and marks its end. */
+    private void finish(Launched launched) {
+        if (launched.drawn > 0) {
+            sampler.fetch(launched.hostBuffer, launched.drawn, launched.logprobs);
         }
-        device.synchronize();
-        if (drawn > 0) {
-            int row = emit(step, true, 0, sink);
-            emit(step, false, row, sink);
-        }
+        ends[launched.hostBuffer].record();
+        underWay.add(launched);
     }
 
-    private int emit(List<Scheduler.Work> step, boolean single, int firstRow, Sink sink) {
+    @Override
+    public void collect(Sink sink) {
+        Launched launched = underWay.remove();
+        ends[launched.hostBuffer].synchronize();
+        int row = emit(launched, true, 0, sink);
+        emit(launched, false, row, sink);
+    }
+
+    private int emit(Launched launched, boolean single, int firstRow, Sink sink) {
         int row = firstRow;
-        for (Scheduler.Work work : step) {
+        for (Scheduler.Work work : launched.step) {
             if ((work.tokens() == 1) == single && work.completes()) {
                 int asked = work.sequence().request.sampling().logprobs();
-                sink.token(work, sampler.token(row), sampler.logprobs(row, asked));
+                int token = sampler.token(launched.hostBuffer, row);
+                sink.token(work, token, sampler.logprobs(launched.hostBuffer, row, asked));
                 row++;
             }
         }
@@ -229,6 +254,10 @@ final class ModelRunner implements StepRunner {
     }
 
     private void freeAllButDevice() {
+        device.synchronize();
+        for (Event end : ends) {
+            end.close();
+        }
         if (graphs != null) {
             graphs.close();
         }

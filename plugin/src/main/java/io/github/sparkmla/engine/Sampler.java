@@ -1,6 +1,7 @@
 package io.github.sparkmla.engine;
 
 import io.github.sparkmla.engine.Completion.TokenLogprobs;
+import io.github.sparkmla.model.StepInputs;
 import io.github.sparkmla.tensor.DType;
 import io.github.sparkmla.tensor.Device;
 import io.github.sparkmla.tensor.Ops;
@@ -8,21 +9,22 @@ import io.github.sparkmla.tensor.Staging;
 import io.github.sparkmla.tensor.Tensor;
 
 /**
- * From logits to tokens, on the device, and back to the host in one copy. A draw is keyed by (seed, row key, position) and
+ * From logits to tokens, on the device. The ids stay there for the next step; they, and the log-probabilities where somebody
+ * wants them, also come back to the host. A draw is keyed by (seed, row key, position) and
  * by nothing else, so that a retried row, or a row in another batch, draws the same.
  */
 final class Sampler implements AutoCloseable {
     private final Ops ops;
+    private final StepInputs inputs;
     private final Staging staging;
-    private final Staging.Section ids;
     private final Staging.Section chosen;
     private final Staging.Section topIds;
     private final Staging.Section top;
 
-    Sampler(Device device, Ops ops, int maxRows) {
+    Sampler(Device device, Ops ops, StepInputs inputs, int maxRows) {
         this.ops = ops;
-        staging = new Staging(device);
-        ids = staging.section(DType.I32, maxRows);
+        this.inputs = inputs;
+        staging = new Staging(device, StepInputs.HOST_BUFFERS);
         chosen = staging.section(DType.F32, maxRows);
         topIds = staging.section(DType.I32, maxRows, SamplingParams.MAX_LOGPROBS);
         top = staging.section(DType.F32, maxRows, SamplingParams.MAX_LOGPROBS);
@@ -37,40 +39,44 @@ final class Sampler implements AutoCloseable {
         return z ^ (z >>> 31);
     }
 
-    /** Draws a token for every row of logits F32 [rows, vocab]. */
-    void sample(Tensor logits, Ops.Draws draws, boolean logprobs) {
+    /** Draws a token for every row of logits F32 [rows, vocab], as the inputs say and to where they say. */
+    void sample(Tensor logits, boolean logprobs) {
         long rows = logits.size(0);
+        Tensor ids = inputs.drawnIds();
         ops.section("sampling");
-        ids.tensor().resize(rows);
-        ops.sample(logits, draws, ids.tensor());
+        ops.sample(logits, inputs.draws(), ids);
         if (logprobs) {
             // Always the widest list: the rows of one step may ask for lists of different lengths.
             chosen.tensor().resize(rows);
             topIds.tensor().resize(rows);
             top.tensor().resize(rows);
-            ops.logSoftmaxTopK(logits, ids.tensor(), chosen.tensor(), topIds.tensor(), top.tensor());
+            ops.logSoftmaxTopK(logits, ids, chosen.tensor(), topIds.tensor(), top.tensor());
         }
     }
 
-    /** Asks for the rows' tokens; they are here once the device is done. */
-    void fetch(int rows, boolean logprobs) {
-        staging.download(logprobs ? top : ids, rows);
+    /** Asks for the rows' tokens; they are in the host buffer once the device is done. */
+    void fetch(int hostBuffer, int rows, boolean logprobs) {
+        inputs.fetchDrawn(rows);
+        if (logprobs) {
+            staging.use(hostBuffer);
+            staging.download(chosen, top, rows);
+        }
     }
 
-    int token(int row) {
-        return ids.ints().get(row);
+    int token(int hostBuffer, int row) {
+        return inputs.drawn(hostBuffer, row);
     }
 
     /** The row's log-probabilities, as many as were asked for; null for none. */
-    TokenLogprobs logprobs(int row, int n) {
+    TokenLogprobs logprobs(int hostBuffer, int row, int n) {
         if (n < 0) {
             return null;
         }
         int[] best = new int[n];
         float[] theirs = new float[n];
-        topIds.ints().get(row * SamplingParams.MAX_LOGPROBS, best);
-        top.floats().get(row * SamplingParams.MAX_LOGPROBS, theirs);
-        return new TokenLogprobs(chosen.floats().get(row), best, theirs);
+        topIds.ints(hostBuffer).get(row * SamplingParams.MAX_LOGPROBS, best);
+        top.floats(hostBuffer).get(row * SamplingParams.MAX_LOGPROBS, theirs);
+        return new TokenLogprobs(chosen.floats(hostBuffer).get(row), best, theirs);
     }
 
     @Override

@@ -7,26 +7,25 @@ import java.util.List;
 
 /**
  * Picks the tokens of each step. One rule covers prefill, chunked prefill and decode: a sequence is owed the tokens that
- * are known but not computed, under the step's token budget and the free KV blocks. When blocks run out, the youngest
+ * are known, or being drawn by the step before, but not computed, under the step's token budget and the free KV blocks. When blocks run out, the youngest
  * running sequence is preempted: its blocks are freed and it is computed again later, from its known tokens.
  *
  * <p>Pure: no threads, no device, no clock.
  */
 final class Scheduler {
-    /** Tokens [from, to) of a sequence, to be computed in this step. */
-    record Work(Sequence sequence, int from, int to) {
-        /** Whether the step yields the sequence's next token. */
-        boolean completes() {
-            return to == sequence.length();
-        }
-
+    /**
+     * Tokens [from, to) of a sequence, to be computed in this step.
+     *
+     * @param completes whether the step draws the sequence's next token
+     */
+    record Work(Sequence sequence, int from, int to, boolean completes) {
         int tokens() {
             return to - from;
         }
 
         /** Whether this is one token, computed to get the next. */
         boolean decodes() {
-            return tokens() == 1 && completes();
+            return tokens() == 1 && completes;
         }
     }
 
@@ -73,8 +72,8 @@ final class Scheduler {
     }
 
     /**
-     * The next step: oldest sequences first, then as many of the waiting as fit. Empty only when nothing waits. What is
-     * returned counts as computed from here on.
+     * The next step: oldest sequences first, then as many of the waiting as fit. Empty only when nothing waits but for steps
+     * under way. What is returned counts as computed from here on, and what it draws as a token of its sequence.
      */
     List<Work> schedule() {
         List<Work> step = new ArrayList<>();
@@ -82,6 +81,9 @@ final class Scheduler {
         for (int i = 0; i < running.size() && budget > 0; i++) {
             Sequence sequence = running.get(i);
             int to = target(sequence, budget);
+            if (to == sequence.computed()) {
+                continue; // its last token is being drawn
+            }
             while (sequence.blocksMissing(to) > pool.free() && running.size() > i + 1) {
                 preemptYoungest();
             }
@@ -95,7 +97,7 @@ final class Scheduler {
             Sequence sequence = waiting.peekFirst();
             int to = target(sequence, budget);
             // All known tokens must fit, or a chunked prompt would be started only to be preempted.
-            if (sequence.blocksMissing(sequence.length()) > pool.free()) {
+            if (sequence.blocksMissing(sequence.wanted()) > pool.free()) {
                 break;
             }
             running.add(waiting.removeFirst());
@@ -105,16 +107,19 @@ final class Scheduler {
     }
 
     private int target(Sequence sequence, int budget) {
-        int owed = sequence.length() - sequence.computed();
+        int owed = sequence.wanted() - sequence.computed();
         return sequence.computed() + Math.min(owed, Math.min(budget, prefillChunk));
     }
 
     private int plan(Sequence sequence, int to, List<Work> step) {
         sequence.reserve(to, pool);
-        Work work = new Work(sequence, sequence.computed(), to);
+        Work work = new Work(sequence, sequence.computed(), to, to == sequence.length());
         step.add(work);
         sequence.advance(to);
-        return to - work.from();
+        if (work.completes()) {
+            sequence.expectToken();
+        }
+        return work.tokens();
     }
 
     private void preemptYoungest() {

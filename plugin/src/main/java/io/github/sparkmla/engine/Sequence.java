@@ -14,7 +14,9 @@ final class Sequence {
     private final int maxLength;
     private final List<TokenLogprobs> logprobs = new ArrayList<>();
     private int[] tokens;
-    private int length;
+    private int known; // of the tokens, how many the host has
+    private int drawing; // tokens that a step under way draws: 0 or 1
+    private int drawnRow = -1; // in that step
     private int computed;
     private int[] blocks = new int[4];
     private int blockCount;
@@ -22,21 +24,41 @@ final class Sequence {
     /** @param maxModelLen longest sequence; cuts the completion where it comes before the request's own limit */
     Sequence(Request request, int maxModelLen) {
         this.request = request;
-        this.length = request.promptIds().length;
-        this.maxLength = (int) Math.min((long) length + request.sampling().maxTokens(), maxModelLen);
-        this.tokens = Arrays.copyOf(request.promptIds(), Math.min(maxLength, length + 64));
+        this.known = request.promptIds().length;
+        this.maxLength = (int) Math.min((long) known + request.sampling().maxTokens(), maxModelLen);
+        this.tokens = Arrays.copyOf(request.promptIds(), Math.min(maxLength, known + 64));
     }
 
     int[] tokens() {
         return tokens;
     }
 
-    /** Tokens known: the prompt and what was generated. */
+    /** Tokens: the prompt and what was generated, that which a step under way draws included. */
     int length() {
-        return length;
+        return known + drawing;
     }
 
-    /** Tokens whose keys are in the cache. */
+    /** Tokens of which the key is, or is going to be, wanted: the last that the sequence may have is only an answer. */
+    int wanted() {
+        return Math.min(length(), maxLength - 1);
+    }
+
+    /** A step that draws the next token is on its way. */
+    void expectToken() {
+        drawing++;
+    }
+
+    /** In which row of the newest step that draws for this sequence. */
+    void drawnIn(int row) {
+        drawnRow = row;
+    }
+
+    /** That row, where it gives token {@code index} and the host does not have it yet; else -1. */
+    int rowThatDraws(int index) {
+        return index < known ? -1 : drawnRow;
+    }
+
+    /** Tokens whose keys are, or are going to be, in the cache. */
     int computed() {
         return computed;
     }
@@ -76,23 +98,24 @@ final class Sequence {
         computed = upTo;
     }
 
-    /** Appends a generated token. Returns whether the sequence is finished, and completes nothing. */
+    /** Appends a token that was drawn. Returns whether the sequence is finished, and completes nothing. */
     FinishReason append(int token, TokenLogprobs logprob, boolean endOfSequence) {
-        if (length == tokens.length) {
-            tokens = Arrays.copyOf(tokens, Math.min(maxLength, 2 * length));
+        if (known == tokens.length) {
+            tokens = Arrays.copyOf(tokens, Math.min(maxLength, 2 * known));
         }
-        tokens[length++] = token;
+        tokens[known++] = token;
+        drawing--;
         if (logprob != null) {
             logprobs.add(logprob);
         }
         if (endOfSequence && !request.sampling().ignoreEos()) {
             return FinishReason.STOP;
         }
-        return length == maxLength ? FinishReason.LENGTH : null;
+        return known == maxLength ? FinishReason.LENGTH : null;
     }
 
     Completion completion(FinishReason reason) {
         int prompt = request.promptIds().length;
-        return new Completion(Arrays.copyOfRange(tokens, prompt, length), reason, prompt, 0, List.copyOf(logprobs));
+        return new Completion(Arrays.copyOfRange(tokens, prompt, known), reason, prompt, 0, List.copyOf(logprobs));
     }
 }

@@ -6,7 +6,7 @@ import java.util.Map;
 
 /** Computes steps: the model behind the engine, or a fake one in tests of the scheduling. */
 interface StepRunner extends AutoCloseable {
-    /** What is the result of a step, in the order of the work given: the next token of each work that completes. */
+    /** What is the result of a step: the next token of each work that completes. */
     interface Sink {
         /**
          * Takes the next token of a sequence.
@@ -27,14 +27,17 @@ interface StepRunner extends AutoCloseable {
 
     boolean isEndOfSequence(int token);
 
-    /** Computes the tokens of the step and hands over the next token of each sequence that is complete. */
-    void run(List<Scheduler.Work> step, Sink sink);
+    /** Whether a step may be launched before the one before it has been collected; at most one. */
+    boolean overlaps();
 
-    /** Does the same and tells where the time went: milliseconds on the device by section. */
-    default Map<String, Double> profile(List<Scheduler.Work> step, Sink sink) {
-        run(step, sink);
-        return Map.of();
-    }
+    /** Starts to compute the tokens of a step, and to draw the next token of each work that completes. */
+    void launch(List<Scheduler.Work> step);
+
+    /** Does the same, while no step is under way, and tells where the time went: milliseconds on the device by section. */
+    Map<String, Double> launchProfiled(List<Scheduler.Work> step);
+
+    /** Waits for the oldest step under way and hands over what it drew. */
+    void collect(Sink sink);
 
     @Override
     void close();

@@ -179,6 +179,7 @@ public final class MlaModel implements AutoCloseable {
         attention.begin(inputs);
 
         ops.section("embedding");
+        inputs.gatherIds(ops);
         ops.embedding(weights.embedding(), inputs.tokenIds(), residual);
         for (int i = 0; i < layers.size(); i++) {
             LayerWeights layer = layers.get(i);

@@ -5,8 +5,6 @@ import io.github.sparkmla.tensor.Device;
 import io.github.sparkmla.tensor.Ops;
 import io.github.sparkmla.tensor.Staging;
 import io.github.sparkmla.tensor.Tensor;
-import java.nio.IntBuffer;
-import java.nio.LongBuffer;
 
 /**
  * The tokens of one step, where they belong, and how the next ones are drawn. Sequences with a single token (decode) come
@@ -18,6 +16,9 @@ import java.nio.LongBuffer;
 public final class StepInputs implements AutoCloseable {
     /** Tokens in one KV cache block. */
     public static final int BLOCK_TOKENS = 64;
+
+    /** Host buffers: one is filled while the device still reads the other. */
+    public static final int HOST_BUFFERS = 2;
 
     private final Staging staging;
     private final Staging.Section tokenIds;
@@ -31,7 +32,12 @@ public final class StepInputs implements AutoCloseable {
     private final Staging.Section topP;
     private final Staging.Section seed;
     private final Staging.Section drawPosition;
+    private final Staging.Section idSources;
     private final Staging.Section blockTable;
+    private final Staging.Section drawnIds; // never uploaded
+    private final Staging.Section stepIds; // of the device alone
+    private final Tensor idTable; // F32 [all ids, 1]: those of the host, and far behind them those drawn
+    private final Tensor stepIdRows; // F32 [tokens, 1], of stepIds
     private final Ops.Draws draws;
     private final Tensor decodeBlockTable;
     private final Tensor decodeSeqLens;
@@ -51,9 +57,10 @@ public final class StepInputs implements AutoCloseable {
         maxTableWidth = blocksFor(limits.maxModelLen());
         blocks = new int[maxSequences][];
         blockCounts = new int[maxSequences];
-        staging = new Staging(device);
+        staging = new Staging(device, HOST_BUFFERS);
         tokenIds = staging.section(DType.I32, maxTokens);
         positions = staging.section(DType.I32, maxTokens);
+        idSources = staging.section(DType.I32, maxTokens);
         slots = staging.section(DType.I64, maxTokens);
         seqLens = staging.section(DType.I32, maxSequences);
         queryStart = staging.section(DType.I32, maxSequences + 1);
@@ -64,7 +71,11 @@ public final class StepInputs implements AutoCloseable {
         seed = staging.section(DType.I64, maxSequences);
         drawPosition = staging.section(DType.I32, maxSequences);
         blockTable = staging.section(DType.I32, (long) maxSequences * maxTableWidth);
+        drawnIds = staging.section(DType.I32, maxSequences);
+        stepIds = staging.section(DType.I32, maxTokens);
         staging.allocate();
+        idTable = tokenIds.tensor().at(0, DType.F32, stepIds.index(), 1);
+        stepIdRows = stepIds.tensor().at(0, DType.F32, maxTokens, 1);
         draws = new Ops.Draws(temperature.tensor(), topK.tensor(), topP.tensor(), seed.tensor(), drawPosition.tensor());
         decodeBlockTable = blockTable.tensor().reshape(maxSequences, maxTableWidth);
         decodeSeqLens = seqLens.tensor().alias();
@@ -77,8 +88,12 @@ public final class StepInputs implements AutoCloseable {
         return (tokens + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
     }
 
-    /** Starts a new step. The one before has left the host: the device has run it, or waited for its upload. */
-    public void clear() {
+    /**
+     * Starts a new step in one of the {@link #HOST_BUFFERS} host buffers, counted from 0. The device is done with the step
+     * that was there before.
+     */
+    public void clear(int hostBuffer) {
+        staging.use(hostBuffer);
         tokens = 0;
         sequences = 0;
         decodes = 0;
@@ -88,23 +103,32 @@ public final class StepInputs implements AutoCloseable {
     /**
      * Adds tokens [from, to) of a sequence, all earlier ones being in the cache already.
      *
-     * @param ids the sequence's tokens, at least {@code to}
+     * @param ids the sequence's tokens, at least {@code to}; one that the host does not know yet counts nothing
+     * @param drawnRow if not negative, the last of the tokens is the one that this row of the step before drew
      * @param itsBlocks its cache blocks, enough for {@code to} tokens; must not change before {@link #upload}
      */
-    public void add(int[] ids, int from, int to, int[] itsBlocks) {
+    public void add(int[] ids, int from, int to, int drawnRow, int[] itsBlocks) {
         boolean decode = to - from == 1;
         if (decode && decodes < sequences) {
             throw new IllegalStateException("sequences with one token must come first");
         }
-        LongBuffer slot = slots.longs();
-        IntBuffer id = tokenIds.ints();
-        IntBuffer position = positions.ints();
-        for (int p = from; p < to; p++, tokens++) {
-            id.put(tokens, ids[p]);
-            position.put(tokens, p);
-            slot.put(tokens, (long) itsBlocks[p / BLOCK_TOKENS] * BLOCK_TOKENS + p % BLOCK_TOKENS);
+        for (int p = from; p < to; p++) {
+            boolean known = p < to - 1 || drawnRow < 0;
+            addToken(
+                    known ? ids[p] : 0,
+                    known ? tokens : drawnIds.index() + drawnRow,
+                    p,
+                    (long) itsBlocks[p / BLOCK_TOKENS] * BLOCK_TOKENS + p % BLOCK_TOKENS);
         }
         addSequence(to, itsBlocks, blocksFor(to), decode);
+    }
+
+    private void addToken(int id, int source, int position, long slot) {
+        tokenIds.ints().put(tokens, id);
+        idSources.ints().put(tokens, source);
+        positions.ints().put(tokens, position);
+        slots.longs().put(tokens, slot);
+        tokens++;
     }
 
     private void addSequence(int length, int[] itsBlocks, int count, boolean decode) {
@@ -136,10 +160,7 @@ public final class StepInputs implements AutoCloseable {
      */
     public void pad(int rows, int dump) {
         while (sequences < rows) {
-            tokenIds.ints().put(tokens, 0);
-            positions.ints().put(tokens, 0);
-            slots.longs().put(tokens, (long) dump * BLOCK_TOKENS + tokens % BLOCK_TOKENS);
-            tokens++;
+            addToken(0, tokens, 0, (long) dump * BLOCK_TOKENS + tokens % BLOCK_TOKENS);
             addSequence(0, null, 0, true);
             draw(0, 0, 0, 1, 0);
         }
@@ -173,9 +194,11 @@ public final class StepInputs implements AutoCloseable {
     }
 
     private void resize(int width) {
-        for (Staging.Section byToken : new Staging.Section[] {tokenIds, positions, slots}) {
+        for (Staging.Section byToken : new Staging.Section[] {idSources, positions, slots, stepIds}) {
             byToken.tensor().resize(tokens);
         }
+        stepIdRows.resize(tokens);
+        drawnIds.tensor().resize(sampled);
         for (Staging.Section byDraw :
                 new Staging.Section[] {sampledRows, temperature, topK, topP, seed, drawPosition}) {
             byDraw.tensor().resize(sampled);
@@ -186,6 +209,22 @@ public final class StepInputs implements AutoCloseable {
         prefillBlockTable.repack(prefills(), width);
         prefillBlockTable.moveTo(decodeBlockTable, decodes, prefills());
         prefillSeqLens.moveTo(seqLens.tensor(), decodes, prefills());
+    }
+
+    /** Puts the step's token ids together, on the device: some may have been drawn there just before. */
+    void gatherIds(Ops ops) {
+        // Any four bytes are a float as long as nobody computes with it.
+        ops.embedding(idTable, idSources.tensor(), stepIdRows);
+    }
+
+    /** Asks for the ids that the first {@code rows} draws gave; they are in the host buffer once the device is done. */
+    public void fetchDrawn(int rows) {
+        staging.download(drawnIds, drawnIds, rows);
+    }
+
+    /** An id that {@link #fetchDrawn} brought into a host buffer. */
+    public int drawn(int hostBuffer, int row) {
+        return drawnIds.ints(hostBuffer).get(row);
     }
 
     /** Tokens of the step, of all sequences. */
@@ -217,9 +256,14 @@ public final class StepInputs implements AutoCloseable {
         return draws;
     }
 
-    /** I32 [tokens]. */
+    /** I32 [sampled]: where the ids go that are drawn after the step. */
+    public Tensor drawnIds() {
+        return drawnIds.tensor();
+    }
+
+    /** I32 [tokens]; after {@link #gatherIds}. */
     Tensor tokenIds() {
-        return tokenIds.tensor();
+        return stepIds.tensor();
     }
 
     /** I32 [tokens]. */

@@ -11,24 +11,31 @@ import java.nio.LongBuffer;
 import java.util.ArrayList;
 import java.util.List;
 import org.bytedeco.javacpp.BytePointer;
+import org.bytedeco.javacpp.Pointer;
 
 /**
  * What crosses between Java and the device at every step: sections side by side in one host buffer that the device copies
  * directly, and the same in device memory, so that any number of small tensors crosses in one copy. Sections are declared
- * first, then {@link #allocate} gives them memory. Their addresses stay the same, whatever is copied.
+ * first, then {@link #allocate} gives them memory. Their addresses on the device stay the same, whatever is copied.
+ *
+ * <p>There may be several host buffers, of which one is in use: so the host prepares a step while the one before is still
+ * on its way.
  */
 public final class Staging implements AutoCloseable {
     /** Sections begin at multiples of this, as kernels like them. */
     private static final int ALIGNMENT = 256;
 
     private final Device device;
+    private final Mla.mla_buffer[] hosts;
     private final List<Section> sections = new ArrayList<>();
     private long bytes;
-    private Mla.mla_buffer host;
     private Tensor memory;
+    private int used;
 
-    public Staging(Device device) {
+    /** With so many host buffers. */
+    public Staging(Device device, int hostBuffers) {
         this.device = device;
+        this.hosts = new Mla.mla_buffer[hostBuffers];
     }
 
     /** Declares the next section. */
@@ -42,34 +49,52 @@ public final class Staging implements AutoCloseable {
     /** Gives all sections their memory. */
     public void allocate() {
         memory = device.allocate(DType.I32, bytes / DType.I32.bytes());
-        host = device.hostBuffer(bytes);
-        ByteBuffer whole = new BytePointer(Mla.mla_buffer_data(host))
-                .capacity(bytes)
-                .asByteBuffer()
-                .order(ByteOrder.nativeOrder());
-        sections.forEach(section -> section.place(memory, whole));
+        sections.forEach(section -> section.place(memory, hosts.length));
+        for (int i = 0; i < hosts.length; i++) {
+            hosts[i] = device.hostBuffer(bytes);
+            ByteBuffer whole = new BytePointer(Mla.mla_buffer_data(hosts[i]))
+                    .capacity(bytes)
+                    .asByteBuffer()
+                    .order(ByteOrder.nativeOrder());
+            for (Section section : sections) {
+                section.hosts[i] = section.of(whole);
+            }
+        }
+    }
+
+    /** Takes this host buffer, counted from 0, until told otherwise. */
+    public void use(int hostBuffer) {
+        used = hostBuffer;
+        sections.forEach(section -> section.used = hostBuffer);
     }
 
     /**
-     * Sends everything up to the end of the first {@code rows} of {@code last}, ordered on the stream. The host memory
+     * Sends everything up to the end of the first {@code rows} of {@code last}, ordered on the stream. The host buffer
      * must stay as it is until the device has done it.
      */
     public void upload(Section last, long rows) {
-        long part = last.end(rows);
-        check(Mla.mla_copy_from_host_async(device.context, memory.handle.data(), Mla.mla_buffer_data(host), part));
+        check(Mla.mla_copy_from_host_async(
+                device.context, memory.handle.data(), Mla.mla_buffer_data(hosts[used]), last.end(rows)));
     }
 
-    /** Fetches everything up to the end of the first {@code rows} of {@code last}; there once the device is done. */
-    public void download(Section last, long rows) {
-        long part = last.end(rows);
-        check(Mla.mla_copy_to_host_async(device.context, Mla.mla_buffer_data(host), memory.handle.data(), part));
+    /**
+     * Fetches everything from {@code first} to the end of the first {@code rows} of {@code last}; there once the device is
+     * done.
+     */
+    public void download(Section first, Section last, long rows) {
+        Pointer to = Mla.mla_buffer_data(hosts[used]);
+        Pointer there = new BytePointer(to).position(first.offset);
+        check(Mla.mla_copy_to_host_async(
+                device.context, there, first.tensor.handle.data(), last.end(rows) - first.offset));
     }
 
     @Override
     public void close() {
         if (memory != null) {
             memory.close();
-            device.release(host);
+            for (Mla.mla_buffer host : hosts) {
+                device.release(host);
+            }
             memory = null;
         }
     }
@@ -80,9 +105,11 @@ public final class Staging implements AutoCloseable {
         private final long[] shape;
         private final long offset;
         private Tensor tensor;
-        private IntBuffer ints;
-        private LongBuffer longs;
-        private FloatBuffer floats;
+        private Host[] hosts;
+        private int used;
+
+        /** A host buffer's part. */
+        private record Host(IntBuffer ints, LongBuffer longs, FloatBuffer floats) {}
 
         private Section(DType dtype, long[] shape, long offset) {
             this.dtype = dtype;
@@ -98,15 +125,14 @@ public final class Staging implements AutoCloseable {
             return offset + Tensor.elements(shape) / shape[0] * rows * dtype.bytes();
         }
 
-        private void place(Tensor memory, ByteBuffer whole) {
+        private void place(Tensor memory, int hostBuffers) {
             tensor = memory.at(offset, dtype, shape);
-            ByteBuffer part = whole.duplicate()
-                    .order(ByteOrder.nativeOrder())
-                    .position((int) offset)
-                    .limit((int) end());
-            ints = part.slice().order(ByteOrder.nativeOrder()).asIntBuffer();
-            longs = part.slice().order(ByteOrder.nativeOrder()).asLongBuffer();
-            floats = part.slice().order(ByteOrder.nativeOrder()).asFloatBuffer();
+            hosts = new Host[hostBuffers];
+        }
+
+        private Host of(ByteBuffer whole) {
+            ByteBuffer part = whole.slice((int) offset, (int) (end() - offset)).order(ByteOrder.nativeOrder());
+            return new Host(part.asIntBuffer(), part.asLongBuffer(), part.asFloatBuffer());
         }
 
         /** The device's copy. */
@@ -114,19 +140,34 @@ public final class Staging implements AutoCloseable {
             return tensor;
         }
 
-        /** The host copy as ints; use absolute indices. */
+        /** Where this begins, in elements from the start of the first section, were all of this type. */
+        public int index() {
+            return (int) (offset / dtype.bytes());
+        }
+
+        /** The host copy in use as ints; use absolute indices. */
         public IntBuffer ints() {
-            return ints;
+            return hosts[used].ints;
         }
 
-        /** The host copy as longs; use absolute indices. */
+        /** The copy in this host buffer as ints; use absolute indices. */
+        public IntBuffer ints(int hostBuffer) {
+            return hosts[hostBuffer].ints;
+        }
+
+        /** The copy in this host buffer as floats; use absolute indices. */
+        public FloatBuffer floats(int hostBuffer) {
+            return hosts[hostBuffer].floats;
+        }
+
+        /** The host copy in use as longs; use absolute indices. */
         public LongBuffer longs() {
-            return longs;
+            return hosts[used].longs;
         }
 
-        /** The host copy as floats; use absolute indices. */
+        /** The host copy in use as floats; use absolute indices. */
         public FloatBuffer floats() {
-            return floats;
+            return hosts[used].floats;
         }
     }
 }

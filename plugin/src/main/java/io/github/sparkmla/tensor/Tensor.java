@@ -42,8 +42,8 @@ public final class Tensor implements AutoCloseable {
         return new Tensor(device, null, address + offset * dtype.bytes(), dtype, shape, stride);
     }
 
-    /** A packed tensor of any type, {@code bytes} into this one's memory. */
-    Tensor at(long bytes, DType type, long... shape) {
+    /** A packed tensor of any type, {@code bytes} into this one's memory; the caller keeps it within. */
+    public Tensor at(long bytes, DType type, long... shape) {
         return new Tensor(device, null, address + bytes, type, shape, packed(shape));
     }
 

@@ -17,6 +17,8 @@ import org.junit.jupiter.api.RepeatedTest;
 import org.junit.jupiter.api.RepetitionInfo;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /** Scheduling, block accounting and cancellation, on a fake model whose tokens betray every mistake. */
 @Timeout(value = 60, unit = TimeUnit.SECONDS)
@@ -39,9 +41,11 @@ class EngineSchedulingTest {
         int sequences = 1 + random.nextInt(20);
         int tokens = sequences + random.nextInt(200);
         int chunk = random.nextBoolean() ? 0 : 1 + random.nextInt(100);
+        boolean overlaps = seed % 2 == 0;
         System.out.printf(
-                "seed %d: %d blocks, %d sequences, %d tokens, chunk %d%n", seed, blocks, sequences, tokens, chunk);
-        FakeRunner runner = new FakeRunner(blocks);
+                "seed %d: %d blocks, %d sequences, %d tokens, chunk %d, overlap %s%n",
+                seed, blocks, sequences, tokens, chunk, overlaps);
+        FakeRunner runner = new FakeRunner(blocks, overlaps);
         try (Engine engine = engine(runner, sequences, tokens, chunk)) {
             List<int[]> prompts = new ArrayList<>();
             List<Integer> limits = new ArrayList<>();
@@ -63,13 +67,15 @@ class EngineSchedulingTest {
             assertEquals(engine.totalBlocks(), engine.freeBlocks(), "blocks leaked");
             assertTrue(runner.largestStep <= tokens, "token budget");
             assertTrue(runner.mostSequences <= sequences, "sequence limit");
+            assertEquals(overlaps ? 2 : 1, runner.mostUnderWay, "steps under way");
         }
         assertTrue(runner.closed);
     }
 
-    @Test
-    void aPoolTooSmallForAllPreemptsAndStillFinishes() throws Exception {
-        FakeRunner runner = new FakeRunner(7);
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void aPoolTooSmallForAllPreemptsAndStillFinishes(boolean overlaps) throws Exception {
+        FakeRunner runner = new FakeRunner(7, overlaps);
         try (Engine engine = engine(runner, 8, 64, 0)) {
             Random random = new Random(1);
             List<CompletableFuture<Completion>> futures = new ArrayList<>();
@@ -87,9 +93,10 @@ class EngineSchedulingTest {
         }
     }
 
-    @Test
-    void cancelledSequencesFreeTheirBlocks() throws Exception {
-        try (Engine engine = engine(new FakeRunner(64), 4, 16, 0)) {
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void cancelledSequencesFreeTheirBlocks(boolean overlaps) throws Exception {
+        try (Engine engine = engine(new FakeRunner(64, overlaps), 4, 16, 0)) {
             Random random = new Random(2);
             List<CompletableFuture<Completion>> futures = new ArrayList<>();
             for (int i = 0; i < 40; i++) {
@@ -126,9 +133,10 @@ class EngineSchedulingTest {
         assertTrue(message.contains(part), message);
     }
 
-    @Test
-    void aRowWithoutNumbersFailsAlone() throws Exception {
-        try (Engine engine = engine(new FakeRunner(8), 4, 16, 0)) {
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void aRowWithoutNumbersFailsAlone(boolean overlaps) throws Exception {
+        try (Engine engine = engine(new FakeRunner(8, overlaps), 4, 16, 0)) {
             SamplingParams five = SamplingParams.greedy(5);
             int[] good = {1, 2, 3};
             var poisoned = engine.submit(new Request(new int[] {FakeRunner.POISON, 2}, five, 0));

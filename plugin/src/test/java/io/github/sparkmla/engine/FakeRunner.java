@@ -1,6 +1,11 @@
 package io.github.sparkmla.engine;
 
+import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.Deque;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 
 /**
  * A model for tests of the scheduling: the next token is a hash of all tokens before it, which it reads back through the
@@ -17,18 +22,32 @@ final class FakeRunner implements StepRunner {
     static final int CONTEXT = 400;
 
     private final long[] cache;
+    private final boolean overlaps;
+    private final Deque<List<Drawn>> underWay = new ArrayDeque<>();
+    private final Map<Sequence, Integer> newest = new HashMap<>(); // token of each sequence, as a device has it
+
+    private record Drawn(Scheduler.Work work, int token) {}
+
     int largestStep;
     int mostSequences;
+    int mostUnderWay;
     boolean closed;
     volatile RuntimeException failure;
 
+    /** One that computes while it is asked. */
     FakeRunner(int blocks) {
+        this(blocks, false);
+    }
+
+    /** With {@code overlaps} the host learns of a step's tokens only when the next one is under way. */
+    FakeRunner(int blocks, boolean overlaps) {
+        this.overlaps = overlaps;
         cache = new long[blocks * BlockPool.BLOCK_TOKENS];
     }
 
     /** The tokens that any correct schedule must yield, END included. */
     static int[] expected(int[] prompt, int maxTokens, int maxModelLen) {
-        java.util.ArrayList<Integer> out = new java.util.ArrayList<>();
+        List<Integer> out = new ArrayList<>();
         long hash = 0;
         for (int i = 0; i < prompt.length; i++) {
             hash = step(hash, i, prompt[i]);
@@ -74,7 +93,18 @@ final class FakeRunner implements StepRunner {
     }
 
     @Override
-    public void run(List<Scheduler.Work> step, Sink sink) {
+    public boolean overlaps() {
+        return overlaps;
+    }
+
+    @Override
+    public Map<String, Double> launchProfiled(List<Scheduler.Work> step) {
+        launch(step);
+        return Map.of("all", 1.0);
+    }
+
+    @Override
+    public void launch(List<Scheduler.Work> step) {
         if (failure != null) {
             throw failure;
         }
@@ -82,20 +112,34 @@ final class FakeRunner implements StepRunner {
         for (Scheduler.Work work : step) {
             tokens += work.to() - work.from();
             for (int p = work.from(); p < work.to(); p++) {
-                cache[slot(work.sequence(), p)] = work.sequence().tokens()[p];
+                Sequence sequence = work.sequence();
+                boolean drawn = sequence.rowThatDraws(p) >= 0;
+                cache[slot(sequence, p)] = drawn ? newest.get(sequence) : sequence.tokens()[p];
             }
         }
         largestStep = Math.max(largestStep, tokens);
         mostSequences = Math.max(mostSequences, step.size());
+        List<Drawn> drawn = new ArrayList<>();
         for (Scheduler.Work work : step) {
             if (work.completes()) {
                 long hash = 0;
                 for (int p = 0; p < work.to(); p++) {
                     hash = step(hash, p, cache[slot(work.sequence(), p)]);
                 }
-                boolean poisoned = work.sequence().tokens()[0] == POISON;
-                sink.token(work, poisoned ? -1 : token(hash), null);
+                int token = work.sequence().tokens()[0] == POISON ? -1 : token(hash);
+                newest.put(work.sequence(), token);
+                work.sequence().drawnIn(drawn.size());
+                drawn.add(new Drawn(work, token));
             }
+        }
+        underWay.add(drawn);
+        mostUnderWay = Math.max(mostUnderWay, underWay.size());
+    }
+
+    @Override
+    public void collect(Sink sink) {
+        for (Drawn drawn : underWay.remove()) {
+            sink.token(drawn.work, drawn.token, null);
         }
     }
 

@@ -57,7 +57,8 @@ final class TeacherForcing {
             step.add(work(sequence));
         }
         while (!step.isEmpty()) {
-            runner.run(step, this::compare);
+            runner.launch(List.copyOf(step));
+            runner.collect(this::compare);
             step.clear();
             for (int i = 0; i < sequences.size(); i++) {
                 if (drawn(i) < goldens.get(i).get("output_ids").size()) {
@@ -77,24 +78,27 @@ final class TeacherForcing {
 
     private Work work(Sequence sequence) {
         sequence.reserve(sequence.length(), pool);
-        Work work = new Work(sequence, sequence.computed(), sequence.length());
+        Work work = new Work(sequence, sequence.computed(), sequence.length(), true);
         sequence.advance(sequence.length());
+        sequence.expectToken();
         return work;
     }
 
+    /** Tokens of a row that have been compared; none is being drawn. */
     private int drawn(int i) {
         return sequences.get(i).length() - goldens.get(i).get("prompt_ids").size();
     }
 
     private void compare(Work work, int token, TokenLogprobs logprobs) {
         int i = sequences.indexOf(work.sequence());
-        int golden = goldens.get(i).get("output_ids").get(drawn(i)).asInt();
-        JsonNode expected = goldens.get(i).get("steps").get(drawn(i));
+        int at = work.to() - goldens.get(i).get("prompt_ids").size();
+        int golden = goldens.get(i).get("output_ids").get(at).asInt();
+        JsonNode expected = goldens.get(i).get("steps").get(at);
         int[] top5 = Golden.ints(expected.get("ids"));
         otherChoices += token == golden ? 0 : 1;
         outsideTop5 += position(top5, token) < 0 ? 1 : 0;
-        int at = position(logprobs.topIds(), golden);
-        double actual = at < 0 ? Double.NEGATIVE_INFINITY : logprobs.topLogprobs()[at];
+        int rank = position(logprobs.topIds(), golden);
+        double actual = rank < 0 ? Double.NEGATIVE_INFINITY : logprobs.topLogprobs()[rank];
         strays.add(Math.abs(
                 actual - expected.get("logprobs").get(position(top5, golden)).asDouble()));
         work.sequence().append(golden, null, false);

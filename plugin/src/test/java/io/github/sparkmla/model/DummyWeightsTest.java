@@ -67,8 +67,8 @@ class DummyWeightsTest {
                 MlaModel model = MlaModel.dummy(config, device, new MlaModel.Limits(64, 8, 128, true))) {
             model.allocateCache(2);
             StepInputs inputs = model.inputs();
-            inputs.clear();
-            inputs.add(new int[] {5, 6, 7}, 0, 3, new int[] {1});
+            inputs.clear(0);
+            inputs.add(new int[] {5, 6, 7}, 0, 3, -1, new int[] {1});
             inputs.draw(3, 0, 0, 1, 0);
             inputs.upload(inputs.tableWidth());
             model.forward();
@@ -81,8 +81,8 @@ class DummyWeightsTest {
 
     private static float[] decode(MlaModel model, int rows) {
         StepInputs inputs = model.inputs();
-        inputs.clear();
-        inputs.add(new int[] {5, 6, 7, 8}, 3, 4, new int[] {1});
+        inputs.clear(0);
+        inputs.add(new int[] {5, 6, 7, 8}, 3, 4, -1, new int[] {1});
         inputs.draw(4, 0, 0, 1, 0);
         inputs.pad(rows, model.dumpBlock());
         inputs.upload(2);

@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 
 import io.github.sparkmla.tensor.Device;
 import io.github.sparkmla.tensor.HostTensors;
+import io.github.sparkmla.tensor.Ops;
 import io.github.sparkmla.tensor.Tensor;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
@@ -30,13 +31,18 @@ class StepInputsTest {
 
     /** Two decoding sequences of 130 and 64 tokens, then a prefill of tokens 60 to 66. */
     private void threeSequences() {
-        inputs.clear();
-        inputs.add(tokens(1000, 130), 129, 130, new int[] {7, 3, 9, 0});
+        inputs.clear(0);
+        inputs.add(tokens(1000, 130), 129, 130, -1, new int[] {7, 3, 9, 0});
         inputs.draw(130, 0.5f, 40, 0.9f, 77);
-        inputs.add(tokens(2000, 64), 63, 64, new int[] {5});
+        inputs.add(tokens(2000, 64), 63, 64, -1, new int[] {5});
         inputs.draw(64, 0, 0, 1, 78);
-        inputs.add(tokens(3000, 66), 60, 66, new int[] {2, 4});
+        inputs.add(tokens(3000, 66), 60, 66, -1, new int[] {2, 4});
         inputs.draw(66, 0, 0, 1, 79);
+    }
+
+    private int[] ids() {
+        inputs.gatherIds(new Ops(device));
+        return HostTensors.ints(inputs.tokenIds());
     }
 
     @Test
@@ -44,8 +50,7 @@ class StepInputsTest {
         threeSequences();
         assertEquals(3, inputs.tableWidth());
         inputs.upload(3);
-        assertArrayEquals(
-                new int[] {1129, 2063, 3060, 3061, 3062, 3063, 3064, 3065}, HostTensors.ints(inputs.tokenIds()));
+        assertArrayEquals(new int[] {1129, 2063, 3060, 3061, 3062, 3063, 3064, 3065}, ids());
         assertArrayEquals(new int[] {129, 63, 60, 61, 62, 63, 64, 65}, HostTensors.ints(inputs.positions()));
         assertArrayEquals(
                 new long[] {
@@ -84,8 +89,8 @@ class StepInputsTest {
 
     @Test
     void emptyRowsReadNothingAndWriteToTheDump() {
-        inputs.clear();
-        inputs.add(tokens(1000, 130), 129, 130, new int[] {7, 3, 9});
+        inputs.clear(0);
+        inputs.add(tokens(1000, 130), 129, 130, -1, new int[] {7, 3, 9});
         inputs.draw(130, 0, 0, 1, 77);
         inputs.pad(4, 11);
         inputs.upload(4);
@@ -93,15 +98,36 @@ class StepInputsTest {
         assertEquals(4, inputs.sampled());
         assertEquals(0, inputs.prefills());
         assertArrayEquals(new int[] {130, 0, 0, 0}, HostTensors.ints(inputs.decodeSeqLens()));
-        assertArrayEquals(new int[] {1129, 0, 0, 0}, HostTensors.ints(inputs.tokenIds()));
+        assertArrayEquals(new int[] {1129, 0, 0, 0}, ids());
         assertArrayEquals(
                 new long[] {9 * 64 + 1, 11 * 64 + 1, 11 * 64 + 2, 11 * 64 + 3}, HostTensors.longs(inputs.slots()));
         assertArrayEquals(new int[] {0, 1, 2, 3}, HostTensors.ints(inputs.sampledRows()));
     }
 
+    /** The largest ids have bits that would be a number's payload; none of them may change on the way. */
+    @Test
+    void tokensThatTheStepBeforeDrewComeFromTheDevice() {
+        int[] drawn = {0x7F812345, 163_839, -1, 5};
+        threeSequences();
+        inputs.upload(3);
+        inputs.drawnIds().resize(4);
+        HostTensors.put(inputs.drawnIds(), drawn);
+        inputs.clear(1);
+        inputs.add(tokens(1000, 131), 130, 131, 2, new int[] {7, 3, 9});
+        inputs.draw(131, 0, 0, 1, 77);
+        inputs.add(tokens(2000, 66), 64, 66, 0, new int[] {5, 6});
+        inputs.draw(66, 0, 0, 1, 78);
+        inputs.add(tokens(3000, 70), 66, 70, 1, new int[] {2, 4});
+        inputs.upload(3);
+        assertArrayEquals(new int[] {-1, 2064, 0x7F812345, 3066, 3067, 3068, 163_839}, ids());
+        inputs.fetchDrawn(2);
+        assertEquals(0x7F812345, inputs.drawn(1, 0));
+        assertEquals(163_839, inputs.drawn(1, 1));
+    }
+
     @Test
     void singleTokensComeFirst() {
         threeSequences();
-        assertThrows(IllegalStateException.class, () -> inputs.add(tokens(0, 5), 4, 5, new int[] {1}));
+        assertThrows(IllegalStateException.class, () -> inputs.add(tokens(0, 5), 4, 5, -1, new int[] {1}));
     }
 }

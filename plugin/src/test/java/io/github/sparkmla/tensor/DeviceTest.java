@@ -28,14 +28,14 @@ class DeviceTest {
             Files.write(file, bytes.array());
             try (Device device = Device.open("cpu", 0, 1);
                     Tensor table = device.map(file, offset, DType.F32, 3, 2);
-                    Staging staging = new Staging(device)) {
+                    Staging staging = new Staging(device, 1)) {
                 Staging.Section ids = staging.section(DType.I32, 1);
                 Staging.Section row = staging.section(DType.F32, 1, 2);
                 staging.allocate();
                 ids.ints().put(0, 2);
                 staging.upload(ids, 1);
                 new Ops(device).embedding(table, ids.tensor(), row.tensor());
-                staging.download(row, 1);
+                staging.download(row, row, 1);
                 device.synchronize();
                 assertEquals(offset + 4 / 8f, row.floats().get(0), "offset " + offset);
                 assertEquals(offset + 5 / 8f, row.floats().get(1), "offset " + offset);

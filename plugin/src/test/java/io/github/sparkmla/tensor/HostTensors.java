@@ -15,6 +15,10 @@ public final class HostTensors {
         return values;
     }
 
+    public static void put(Tensor tensor, int[] values) {
+        new IntPointer(tensor.handle.data()).put(values);
+    }
+
     public static long[] longs(Tensor tensor) {
         long[] values = new long[elements(tensor)];
         new LongPointer(tensor.handle.data()).get(values);

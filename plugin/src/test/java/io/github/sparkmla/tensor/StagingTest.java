@@ -9,7 +9,7 @@ import org.junit.jupiter.api.Test;
 
 class StagingTest {
     private final Device device = Device.open("cpu", 0, 1);
-    private final Staging staging = new Staging(device);
+    private final Staging staging = new Staging(device, 2);
     private final Staging.Section ids = staging.section(DType.I32, 5);
     private final Staging.Section seeds = staging.section(DType.I64, 3);
     private final Staging.Section top = staging.section(DType.F32, 4, 2);
@@ -54,9 +54,24 @@ class StagingTest {
         staging.upload(top, 4);
         ids.ints().put(4, 0);
         top.floats().put(0, 99).put(7, 99);
-        staging.download(top, 2);
-        assertEquals(14, ids.ints().get(4));
+        staging.download(top, top, 2);
         assertEquals(0, top.floats().get(0));
         assertEquals(99, top.floats().get(7), "past what was asked for");
+        assertEquals(0, ids.ints().get(4), "before what was asked for");
+        staging.download(ids, top, 4);
+        assertEquals(14, ids.ints().get(4));
+        assertEquals(1.75f, top.floats().get(7));
+    }
+
+    @Test
+    void hostBuffersAreApart() {
+        staging.use(1);
+        ids.ints().put(0, -5);
+        staging.upload(ids, 1);
+        assertEquals(-5, HostTensors.ints(ids.tensor())[0]);
+        staging.use(0);
+        assertEquals(10, ids.ints().get(0));
+        staging.download(ids, ids, 1);
+        assertEquals(-5, ids.ints(0).get(0));
     }
 }
