@@ -110,11 +110,12 @@ class OverlapTest {
             List<Completion> actual = run(true, blocks);
             for (int i = 0; i < expected.size(); i++) {
                 String where = "row " + i + ", " + blocks + " blocks";
-                assertArrayEquals(
-                        expected.get(i).tokenIds(), actual.get(i).tokenIds(), where);
+                assertArrayEquals(expected.get(i).tokenIds(), actual.get(i).tokenIds(), where);
                 assertEquals(expected.get(i).finishReason(), actual.get(i).finishReason(), where);
                 assertEquals(
-                        expected.get(i).logprobs().size(), actual.get(i).logprobs().size(), where);
+                        expected.get(i).logprobs().size(),
+                        actual.get(i).logprobs().size(),
+                        where);
                 for (int step = 0; step < expected.get(i).logprobs().size(); step++) {
                     assertEquals(
                             Float.floatToIntBits(
