@@ -4,6 +4,7 @@ import static org.apache.spark.sql.functions.max;
 import static org.apache.spark.sql.functions.sum;
 
 import io.github.sparkmla.spark.MlaGenerator;
+import java.lang.reflect.Method;
 import org.apache.spark.sql.Dataset;
 import org.apache.spark.sql.Row;
 import org.apache.spark.sql.SparkSession;
@@ -12,7 +13,7 @@ import org.apache.spark.sql.SparkSession;
 public final class PlanProbe {
     private PlanProbe() {}
 
-    public static void main(String[] args) {
+    public static void main(String[] args) throws ReflectiveOperationException {
         SparkSession spark = SparkSession.builder().getOrCreate();
         String input = args[1] + "/in.parquet";
         spark.conf().set("spark.rapids.sql.enabled", "false"); // there is no GPU to write it with
@@ -33,7 +34,17 @@ public final class PlanProbe {
         Dataset<Row> chats = generator.setInputCol("chat").transform(rows);
         print("chat", chats.groupBy("part").agg(max("generated.text")));
         print("nested", prompts.groupBy("part").agg(max("generated.token_ids")));
+        findSemaphore();
         spark.stop();
+    }
+
+    /** Fails where the GPU semaphore of this RAPIDS is not as the plugin knows it. Does not touch it. */
+    private static void findSemaphore() throws ReflectiveOperationException {
+        ClassLoader loader = Thread.currentThread().getContextClassLoader();
+        Method of = Class.forName("io.github.sparkmla.spark.RapidsSemaphore", true, loader)
+                .getDeclaredMethod("of", ClassLoader.class);
+        of.setAccessible(true);
+        System.out.println("=== semaphore\nfound " + (of.invoke(null, loader) != null));
     }
 
     private static void print(String name, Dataset<Row> query) {

@@ -52,6 +52,7 @@ class RapidsPlanIT {
             assertTrue(plan.subList(0, operator).contains("GpuHashAggregate"), plan::toString);
             assertTrue(plan.subList(operator, plan.size()).contains("GpuFilter"), plan::toString);
         }
+        assertEquals(List.of("found"), plans.get("semaphore"), "the GPU semaphore as the plugin knows it");
         // An array has no way up in columns: RAPIDS takes rows, and all else stays on the GPU.
         List<String> nested = plans.get("nested");
         assertEquals("GpuRowToColumnar", nested.get(nested.indexOf("MlaGenerate") - 2), nested::toString);

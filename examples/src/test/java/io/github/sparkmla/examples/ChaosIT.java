@@ -5,13 +5,16 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import java.io.File;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutionException;
+import java.util.stream.IntStream;
 import org.apache.spark.TaskContext;
 import org.apache.spark.api.java.function.MapFunction;
 import org.apache.spark.scheduler.SparkListener;
@@ -55,7 +58,7 @@ class ChaosIT {
 
     private SparkSession spark;
     private List<Row> undisturbed;
-    private final Map<Long, String> running = new ConcurrentHashMap<>();
+    private final Set<Long> running = ConcurrentHashMap.newKeySet();
     private final Map<String, String> removed = new ConcurrentHashMap<>();
 
     @BeforeAll
@@ -82,7 +85,7 @@ class ChaosIT {
     private final class Watch extends SparkListener {
         @Override
         public void onTaskStart(SparkListenerTaskStart start) {
-            running.put(start.taskInfo().taskId(), start.taskInfo().executorId());
+            running.add(start.taskInfo().taskId());
         }
 
         @Override
@@ -120,6 +123,17 @@ class ChaosIT {
         }
     }
 
+    /** Says by a file that a row in the middle is done, the first time, and then gives the disturbance time to come. */
+    private record Halfway(String marker, long id) implements MapFunction<Row, Row> {
+        @Override
+        public Row call(Row row) throws Exception {
+            if (row.<Long>getAs("id") == id && new File(marker).createNewFile()) {
+                Thread.sleep(2000);
+            }
+            return row;
+        }
+    }
+
     private void write(String name, Dataset<Row> rows) {
         rows.write().mode("overwrite").parquet(temp.resolve(name).toString());
     }
@@ -129,7 +143,7 @@ class ChaosIT {
     }
 
     static List<Integer> runs() {
-        return java.util.stream.IntStream.range(0, RUNS).boxed().toList();
+        return IntStream.range(0, RUNS).boxed().toList();
     }
 
     @ParameterizedTest
@@ -137,22 +151,27 @@ class ChaosIT {
     void aDisturbedJobGivesTheRowsOfAnUndisturbedOne(int run) throws Exception {
         Random random = new Random(20261122 + run);
         Disturbance disturbance = Disturbance.values()[run % Disturbance.values().length];
-        int delay = random.nextInt(2500);
+        int row = random.nextInt(ROWS);
+        int delay = random.nextInt(500);
         boolean interrupt = random.nextBoolean();
-        System.out.printf("chaos run %d: %s after %d ms, interrupt %s%n", run, disturbance, delay, interrupt);
+        System.out.printf(
+                "chaos run %d: %s %d ms after row %d, interrupt %s%n", run, disturbance, delay, row, interrupt);
         String group = "run " + run;
+        Path marker = temp.resolve("halfway-" + run);
         int slow = disturbance == Disturbance.STRAGGLER ? random.nextInt(PARTITIONS) : -1;
         CompletableFuture<Void> job = CompletableFuture.runAsync(() -> {
             spark.sparkContext().setJobGroup(group, group, interrupt);
-            write("disturbed", rows(slow));
+            Dataset<Row> generated = rows(slow);
+            write("disturbed", generated.map(new Halfway(marker.toString(), row), generated.encoder()));
         });
-        while (running.isEmpty() && !job.isDone()) {
+        while (!marker.toFile().exists() && !job.isDone()) {
             Thread.sleep(10);
         }
+        assertFalse(job.isDone(), "the job ended before row " + row);
         Thread.sleep(delay);
         disturb(disturbance, group, interrupt, random);
         if (disturbance == Disturbance.JOB_CANCELLED) {
-            assertThrows(ExecutionException.class, job::get, "the job ended before it was cancelled");
+            assertThrows(ExecutionException.class, job::get, "the job was to be cancelled");
             write("disturbed", rows(-1));
         } else {
             job.get();
@@ -167,11 +186,9 @@ class ChaosIT {
                 assertTrue(executors.get(random.nextInt(executors.size())).destroyForcibly());
             }
             case TASK_KILLED -> {
-                List<Long> tasks = List.copyOf(running.keySet());
-                if (!tasks.isEmpty()) {
-                    long task = tasks.get(random.nextInt(tasks.size()));
-                    spark.sparkContext().killTaskAttempt(task, interrupt, "by the test");
-                }
+                List<Long> tasks = List.copyOf(running);
+                long task = tasks.get(random.nextInt(tasks.size()));
+                spark.sparkContext().killTaskAttempt(task, interrupt, "by the test");
             }
             case JOB_CANCELLED -> spark.sparkContext().cancelJobGroup(group);
             case STRAGGLER -> {
@@ -207,7 +224,7 @@ class ChaosIT {
 
         @Override
         public Row call(Row row) throws Exception {
-            if (row.<Long>getAs("id") == ROWS / 2 && new java.io.File(marker).createNewFile()) {
+            if (row.<Long>getAs("id") == ROWS / 2 && new File(marker).createNewFile()) {
                 ClassLoader plugin = Thread.currentThread().getContextClassLoader();
                 var error = Class.forName("io.github.sparkmla.tensor.NativeException", true, plugin)
                         .getDeclaredConstructor(int.class, String.class);

@@ -51,6 +51,7 @@ class PluginJarIT {
                 "META-INF/LICENSE",
                 "META-INF/NOTICE",
                 "META-INF/services/org.apache.spark.ml.Transformer",
+                "META-INF/services/org.apache.spark.sql.SparkSessionExtensionsProvider",
                 "sparkmla/__init__.py",
                 "sparkmla/generator.py")) {
             assertTrue(files.contains(needed), needed);

@@ -69,7 +69,7 @@ final class GpuPinning {
         } else if (conf.device().equals("cuda")) {
             open(conf, SparkMlaPlugin.gpuOrdinal(Map.of()), GpuProbe::of);
         }
-        if (conf.device().equals("cuda") || (conf.device().equals("auto") && entries.containsKey(AMOUNT))) {
+        if (!conf.device().equals("cpu")) { // where RAPIDS is, there is a GPU
             new RapidsSettings(entries)
                     .checkReserve(
                             GpuMemory.of(checkpoint, conf.engineSettings(0)),
@@ -82,8 +82,10 @@ final class GpuPinning {
      *
      * @param gpu its ordinal, or -1 where Spark gave none
      * @param local whether the driver is the executor: nobody gives it resources, and cuda means the first GPU
+     * @param rapids whether the RAPIDS Accelerator has taken its part of the card: then {@link #checkTransform}, which
+     *     knows the model, says how much it should have left
      */
-    static void checkExecutor(MlaConf conf, int gpu, boolean local, IntFunction<GpuProbe> probe) {
+    static void checkExecutor(MlaConf conf, int gpu, boolean local, boolean rapids, IntFunction<GpuProbe> probe) {
         boolean explicit = conf.device().equals("cuda");
         if (conf.device().equals("cpu") || (gpu < 0 && !explicit)) {
             return;
@@ -94,7 +96,7 @@ final class GpuPinning {
                             .formatted(AMOUNT, SCRIPT));
         }
         try {
-            requireRoom(conf, Math.max(gpu, 0), open(conf, Math.max(gpu, 0), probe));
+            requireRoom(conf, Math.max(gpu, 0), open(conf, Math.max(gpu, 0), probe), rapids);
         } catch (IllegalArgumentException e) {
             if (explicit) {
                 throw e;
@@ -116,16 +118,15 @@ final class GpuPinning {
         }
     }
 
-    private static void requireRoom(MlaConf conf, int ordinal, GpuProbe found) {
+    private static void requireRoom(MlaConf conf, int ordinal, GpuProbe found, boolean rapids) {
+        log.info("GPU {} ({}) has {} MiB free", ordinal, found.name(), found.freeBytes() >> 20);
         long needed = LEAST_FREE + conf.engineSettings(ordinal).kvBytes();
-        if (found.freeBytes() < needed) {
+        if (!rapids && found.freeBytes() < needed) {
             throw new IllegalArgumentException(
-                    ("GPU %d (%s) has %d MiB free, and an engine needs more than %d even without a"
-                                    + " model's weights: end what else runs on it, lower spark.mla.kv.memory, or raise"
-                                    + " spark.rapids.memory.gpu.reserve where the RAPIDS Accelerator has taken the rest")
+                    ("GPU %d (%s) has %d MiB free, and an engine needs more than %d even without a model's weights: end"
+                                    + " what else runs on it, or lower spark.mla.kv.memory")
                             .formatted(ordinal, found.name(), found.freeBytes() >> 20, needed >> 20));
         }
-        log.info("GPU {} ({}) has {} MiB free", ordinal, found.name(), found.freeBytes() >> 20);
     }
 
     /** What to say of a model that found no room on the GPU. */

@@ -42,14 +42,7 @@ final class RapidsSemaphore {
             return Optional.empty();
         }
         try {
-            Class<?> plugin = Class.forName(
-                    RapidsSettings.PLUGIN, false, Thread.currentThread().getContextClassLoader());
-            // RAPIDS keeps its classes in folders for each Spark, which only its own loader finds.
-            Class<?> shims = Class.forName(PACKAGE + "ShimReflectionUtils", true, plugin.getClassLoader());
-            Class<?> type =
-                    (Class<?>) shims.getMethod("loadClass", String.class).invoke(null, PACKAGE + "GpuSemaphore$");
-            Object semaphore = type.getField("MODULE$").get(null);
-            return Optional.of(new RapidsSemaphore(semaphore, type.getMethod("releaseIfNecessary", TaskContext.class)));
+            return Optional.of(of(Thread.currentThread().getContextClassLoader()));
         } catch (ReflectiveOperationException | LinkageError e) {
             log.warn(
                     "The RAPIDS Accelerator is here, but not as Spark MLA knows it: its tasks keep the GPU semaphore while"
@@ -57,6 +50,15 @@ final class RapidsSemaphore {
                     e);
             return Optional.empty();
         }
+    }
+
+    /** The semaphore of the RAPIDS Accelerator that this loader finds. */
+    static RapidsSemaphore of(ClassLoader loader) throws ReflectiveOperationException {
+        // RAPIDS keeps its classes in folders for each Spark, which only its own loader finds.
+        Class<?> shims = Class.forName(PACKAGE + "ShimReflectionUtils", true, loader);
+        Class<?> type = (Class<?>) shims.getMethod("loadClass", String.class).invoke(null, PACKAGE + "GpuSemaphore$");
+        Object semaphore = type.getField("MODULE$").get(null);
+        return new RapidsSemaphore(semaphore, type.getMethod("releaseIfNecessary", TaskContext.class));
     }
 
     private void release(TaskContext task) {

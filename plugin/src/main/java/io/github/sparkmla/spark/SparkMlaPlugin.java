@@ -63,9 +63,11 @@ public final class SparkMlaPlugin implements SparkPlugin {
     private static final class Executor implements ExecutorPlugin {
         @Override
         public void init(PluginContext context, Map<String, String> extraConf) {
+            Map<String, String> entries = SparkSettings.of(context.conf());
             boolean local = context.executorID().equals(SparkSettings.DRIVER);
             int gpu = GpuPinning.ordinal(context.resources(), "the executor");
-            GpuPinning.checkExecutor(MlaConf.of(SparkSettings.of(context.conf())), gpu, local, GpuProbe::of);
+            boolean rapids = new RapidsSettings(entries).isPlugin();
+            GpuPinning.checkExecutor(MlaConf.of(entries), gpu, local, rapids, GpuProbe::of);
             executorResources = Map.copyOf(context.resources());
             log.info(
                     "Spark MLA is ready on executor {}; a model loads when a task first needs it",

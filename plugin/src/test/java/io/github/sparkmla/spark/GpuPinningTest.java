@@ -40,7 +40,8 @@ class GpuPinningTest {
     }
 
     private static String refusal(MlaConf conf, int gpu, boolean local, IntFunction<GpuProbe> probe) {
-        return assertThrows(IllegalArgumentException.class, () -> GpuPinning.checkExecutor(conf, gpu, local, probe))
+        return assertThrows(
+                        IllegalArgumentException.class, () -> GpuPinning.checkExecutor(conf, gpu, local, false, probe))
                 .getMessage();
     }
 
@@ -97,11 +98,11 @@ class GpuPinningTest {
 
     @Test
     void onlyAnExecutorThatIsToUseAGpuLooksAtIt() {
-        GpuPinning.checkExecutor(conf("device", "cpu"), 0, false, NEVER);
-        GpuPinning.checkExecutor(conf("device", "auto"), -1, false, NEVER);
-        GpuPinning.checkExecutor(conf("device", "auto"), -1, true, NEVER);
-        GpuPinning.checkExecutor(conf("device", "cuda"), 1, false, free(80_000));
-        GpuPinning.checkExecutor(conf("device", "cuda"), -1, true, free(80_000));
+        GpuPinning.checkExecutor(conf("device", "cpu"), 0, false, false, NEVER);
+        GpuPinning.checkExecutor(conf("device", "auto"), -1, false, false, NEVER);
+        GpuPinning.checkExecutor(conf("device", "auto"), -1, true, false, NEVER);
+        GpuPinning.checkExecutor(conf("device", "cuda"), 1, false, false, free(80_000));
+        GpuPinning.checkExecutor(conf("device", "cuda"), -1, true, false, free(80_000));
     }
 
     @Test
@@ -113,7 +114,7 @@ class GpuPinningTest {
                         + " needed. Give executors Hopper GPUs with a driver for CUDA 12 or later"
                         + " (conf/getGpusResources.sh lists them), or set spark.mla.device=cpu",
                 refusal(conf("device", "cuda"), 2, false, AMPERE));
-        GpuPinning.checkExecutor(conf("device", "auto"), 2, false, AMPERE); // it says so in the log
+        GpuPinning.checkExecutor(conf("device", "auto"), 2, false, false, AMPERE); // it says so in the log
     }
 
     @Test
@@ -122,7 +123,9 @@ class GpuPinningTest {
         assertTrue(
                 message.startsWith("GPU 0 (NVIDIA H100) has 9000 MiB free, and an engine needs more than 9216"),
                 message);
-        assertTrue(message.contains("spark.rapids.memory.gpu.reserve"), message);
-        GpuPinning.checkExecutor(conf("device", "cuda", "kv.memory", "8g"), 0, false, free(9_300));
+        assertTrue(message.endsWith("lower spark.mla.kv.memory"), message);
+        GpuPinning.checkExecutor(conf("device", "cuda", "kv.memory", "8g"), 0, false, false, free(9_300));
+        // What RAPIDS should have left is said when the model is known.
+        GpuPinning.checkExecutor(conf("device", "cuda", "kv.memory", "8g"), 0, false, true, free(600));
     }
 }
