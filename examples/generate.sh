@@ -6,7 +6,7 @@ examples=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$examples")
 
 plugin_jar() {
-  find "$root/plugin/target" -maxdepth 1 -name 'spark-mla-plugin-*.jar' 2>/dev/null | head -n 1
+  find "$root/plugin/target" -maxdepth 1 -name 'spark-mla-plugin-*.jar' ! -name '*-tests.jar' 2>/dev/null | head -n 1
 }
 
 is_built() {

@@ -152,33 +152,29 @@ __device__ __forceinline__ void fp8_load_queries(Fp8Queries<kTiles> &q, const Fp
   }
 }
 
-// 32 bytes of a token in shared memory.
-struct KeyBytes {
-  uint32_t words[8];
-  __device__ explicit KeyBytes(const uint8_t *source) {
-    reinterpret_cast<uint4 *>(words)[0] = reinterpret_cast<const uint4 *>(source)[0];
-    reinterpret_cast<uint4 *>(words)[1] = reinterpret_cast<const uint4 *>(source)[1];
-  }
-};
-
 // One group's part of S for four tiles of keys, from `keys` on, to `parts`.
 template <int kTiles>
 __device__ __forceinline__ void fp8_score_parts(const uint8_t *keys, const Fp8Queries<kTiles> &q, int group,
                                                 float4 (*parts)[kTiles][32]) {
-  constexpr int kAtOnce = 2;  // tiles of keys: independent chains of products
+  constexpr int kAtOnce = 4 / kTiles;  // tiles of keys: there shall be four independent chains of products
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int first = 0; first < kFp8KeyTiles / 2; first += kAtOnce) {
     const uint8_t *mine = keys + (first * 8 + lane / 4) * kFp8TokenBytes;
     const uint8_t *scales = keys + (first * 8 + lane % 4 * 2) * kFp8TokenBytes + kFp8ScalesAt + group * 4;
-    const KeyBytes latent[kAtOnce] = {KeyBytes(mine + latent_byte(group)),
-                                      KeyBytes(mine + 8 * kFp8TokenBytes + latent_byte(group))};
+    uint4 latent[kAtOnce][2];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const auto *source = reinterpret_cast<const uint4 *>(mine + i * 8 * kFp8TokenBytes + latent_byte(group));
+      latent[i][0] = source[0];
+      latent[i][1] = source[1];
+    }
     float s[kAtOnce][kTiles][4] = {};
 #pragma unroll
     for (int slice = 0; slice < kFp8Slices; ++slice) {
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
-        const uint32_t word = latent[i].words[slice];
+        const uint32_t word = reinterpret_cast<const uint32_t *>(latent[i])[slice];
         const uint32_t odd = sm90::upper_e4m3_bf16(word), even = sm90::lower_e4m3_bf16(word);
 #pragma unroll
         for (int tile = 0; tile < kTiles; ++tile) sm90::mma_bf16(s[i][tile], q[slice][tile], odd, even);

@@ -24,23 +24,19 @@ using TallTile = GemmTile<256, 128, 4, 1>;
 // A product as the kernel takes it: weights [groups, columns, depth] with the strides in elements, one of the last two 1.
 struct Product {
   GemmParams params;
-  void *x, *weights;
-  int64_t x_rows, x_group_stride;
+  void *weights;
   int64_t group_stride, column_stride, depth_stride;
   bool float_out;
   // What tiles are chosen by: rows of a group with rows, and how many such; the most rows that one can have.
   int64_t expected_rows, expected_groups, most_rows;
 };
 
-bool encode_maps(GemmMaps &maps, const Product &product, bool across, int tile_rows) {
+bool encode_weights(CUtensorMap &map, const Product &product, bool across, int tile_rows) {
   const GemmParams &p = product.params;
-  const int64_t x_groups = p.offsets ? 1 : p.groups;
-  return encode_map(maps.tokens, product.x, p.depth, product.x_rows, p.x_stride, x_groups, product.x_group_stride,
-                    kTokenUnit) &&
-         (across ? encode_map(maps.weights, product.weights, p.columns, p.depth, product.depth_stride, p.groups,
-                              product.group_stride, kStepDepth)
-                 : encode_map(maps.weights, product.weights, p.depth, p.columns, product.column_stride, p.groups,
-                              product.group_stride, tile_rows));
+  return across ? encode_map(map, product.weights, p.columns, p.depth, product.depth_stride, p.groups,
+                             product.group_stride, kStepDepth)
+                : encode_map(map, product.weights, p.depth, p.columns, product.column_stride, p.groups,
+                             product.group_stride, tile_rows);
 }
 
 // A dimension's stride, which is of no meaning where there is at most one step of it.
@@ -58,14 +54,6 @@ int64_t matrix_distance(int64_t distance, const Product &product) {
 }
 
 bool by_columns(const Product &product) { return product.column_stride == 1 && product.depth_stride != 1; }
-void set_x(Product &product, const mla_tensor &x, int row_dimension, int64_t stride_of_one_row) {
-  product.x = x.data;
-  product.x_rows = x.shape[row_dimension];
-  product.params.x = static_cast<const __nv_bfloat16 *>(x.data);
-  product.params.x_stride = stride_of(x, row_dimension, stride_of_one_row);
-  product.x_group_stride = product.params.x_stride;
-}
-
 int64_t tiles_of(int64_t size, int64_t tile) { return (size + tile - 1) / tile; }
 
 // What the kernel cannot take; empty when it can.
@@ -80,7 +68,7 @@ std::string unsupported(const char *what, const mla_tensor &x, const mla_tensor 
            std::to_string(p.depth) + ", N " + std::to_string(p.columns);
   }
   const int64_t column_stride = product.column_stride == 1 ? product.depth_stride : product.column_stride;
-  if (!aligned16(x.data) || p.x_stride % 8 != 0 || product.x_group_stride % 8 != 0 || !aligned16(product.weights) ||
+  if (!aligned16(x.data) || p.x_stride % 8 != 0 || p.x_group_stride % 8 != 0 || !aligned16(product.weights) ||
       column_stride % 8 != 0 || product.group_stride % 8 != 0 || !aligned16(out.data) || p.out_stride % unit != 0 ||
       p.out_group_stride % unit != 0) {
     return where + "takes rows that are 16-byte aligned only, in x, w and out";
@@ -96,8 +84,8 @@ size_t shared_bytes(const GemmParams &p) {
 template <class Tile, bool kAcross, class Out>
 cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t stream) {
   const GemmParams &p = product.params;
-  GemmMaps maps;
-  if (!encode_maps(maps, product, kAcross, Tile::kRows)) return cudaErrorInvalidValue;
+  CUtensorMap map;
+  if (!encode_weights(map, product, kAcross, Tile::kRows)) return cudaErrorInvalidValue;
   auto kernel = gemm_kernel<Tile, kAcross, Out>;
   const size_t smem = shared_bytes<Tile>(p);
   cudaError_t status =
@@ -110,37 +98,50 @@ cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t str
   const int64_t blocks =
       std::min<int64_t>(columns * row_tiles, int64_t{multiprocessors} * Tile::kBlocksPerMultiprocessor);
   Launch launch(dim3(static_cast<unsigned>(blocks)), Tile::kThreads, smem, stream);
-  return cudaLaunchKernelEx(&launch.config, kernel, maps, p);
+  return cudaLaunchKernelEx(&launch.config, kernel, map, p);
 }
 
-// What a product takes with a tile, in cycles of a multiprocessor, the memory's pace left out: that is the same for all.
+// Tiles of tokens of a group, on average. Experts' numbers of rows vary, by their root if tokens choose them evenly.
+double mean_row_tiles(const Product &product, int tokens) {
+  const int64_t rows = product.expected_rows;
+  if (!product.params.offsets) return static_cast<double>(tiles_of(rows, tokens));
+  const auto spread = static_cast<int64_t>(std::sqrt(static_cast<double>(rows)));
+  return (tiles_of(rows - spread, tokens) + tiles_of(rows, tokens) + tiles_of(rows + spread, tokens)) / 3.0;
+}
+
+// About what a product takes with a tile, in cycles of a multiprocessor.
 template <class Tile>
 double cost(const Product &product, int multiprocessors) {
   constexpr double kRingCycles = 1800;  // from a stage's release to its next use
-  constexpr double kCacheBytes = 36;    // from L2 in a cycle, when all multiprocessors read
-  constexpr double kGatherCost = 1.5;   // of a gathered byte
-  constexpr double kTileCycles = 3000;  // to write the results; half of it is about what starting takes
+  constexpr double kCacheBytes = 44;    // from L2 in a cycle, when all multiprocessors read
+  constexpr double kMemoryBytes = 13;   // from memory
+  constexpr double kGatherCost = 1.5;   // of a byte of a gathered row
+  constexpr double kSharedWeights = 1.3;  // tiles that read the same weights at once fetch them so many times
+  constexpr double kTileCycles = 3000;  // to start a tile and to write its results
   const GemmParams &p = product.params;
-  const double rows = static_cast<double>(product.expected_rows);
-  // Experts' numbers of rows vary: on average half a tile is left over.
-  const double row_tiles = p.offsets ? std::max(1.0, rows / Tile::kTokens + 0.5)
-                                     : static_cast<double>(tiles_of(product.expected_rows, Tile::kTokens));
-  const double tokens = std::min<double>(Tile::kTokens, std::ceil(rows / row_tiles / kTokenUnit) * kTokenUnit);
+  const double row_tiles = std::max(1.0, mean_row_tiles(product, Tile::kTokens));
+  const double tokens = std::min<double>(
+      Tile::kTokens, std::ceil(static_cast<double>(product.expected_rows) / row_tiles / kTokenUnit) * kTokenUnit);
   const double tiles = row_tiles * static_cast<double>(product.expected_groups * tiles_of(p.columns, Tile::kRows));
   const double resident = std::clamp(std::ceil(tiles / multiprocessors), 1.0, double{Tile::kBlocksPerMultiprocessor});
   const double rounds = std::ceil(tiles / (multiprocessors * resident));
-  const double bytes = 128 * (Tile::kRows + tokens * (p.rows ? kGatherCost : 1.0));
-  const double step = std::max({resident * (Tile::kRows / kBlockRows) * 2 * tokens, resident * bytes / kCacheBytes,
-                                kRingCycles / Tile::kStages});
-  return rounds * (static_cast<double>(tiles_of(p.depth, kStepDepth)) * step + kTileCycles);
+  const double bytes = 128 * (Tile::kRows + (p.rows ? kGatherCost : 1.0) * tokens);
+  const double crowd = std::min(1.0, tiles / multiprocessors);  // the part of the multiprocessors that share L2
+  const double step = std::max({resident * (Tile::kRows / kBlockRows) * 2 * tokens,
+                                resident * crowd * bytes / kCacheBytes, kRingCycles / Tile::kStages});
+  const double tile = static_cast<double>(tiles_of(p.depth, kStepDepth)) * step + kTileCycles;
+  const double memory = 2.0 * static_cast<double>(product.expected_groups) * p.columns * p.depth *
+                        (row_tiles > 1.0 ? kSharedWeights : 1.0) / (kMemoryBytes * multiprocessors);
+  // Where the memory sets the pace, small tiles leave the shortest tail.
+  return std::max(rounds * tile, memory) + tile / 2;
 }
 
-// Launches with the cheapest of the tiles; of equals the first.
+// Launches with the first of the tiles unless another is clearly cheaper.
 template <bool kAcross, class Out, class First, class... Others>
 cudaError_t launch_cheapest(const Product &product, int multiprocessors, cudaStream_t stream) {
   if constexpr (sizeof...(Others) > 0) {
     const double cheapest = std::min({cost<Others>(product, multiprocessors)...});
-    if (cheapest < cost<First>(product, multiprocessors)) {
+    if (cheapest < 0.992 * cost<First>(product, multiprocessors)) {
       return launch_cheapest<kAcross, Out, Others...>(product, multiprocessors, stream);
     }
   }
@@ -173,8 +174,8 @@ struct Gemm::State {
     wanted.rows = p.group_rows;
     wanted.columns = p.columns;
     wanted.depth = p.depth;
-    wanted.x_stride = p.x_stride;
-    wanted.x_batch_stride = product.x_group_stride;
+    wanted.x_stride = p.group_rows > 1 ? p.x_stride : p.depth;
+    wanted.x_batch_stride = p.x_group_stride;
     wanted.w_stride = across ? product.depth_stride : product.column_stride;
     wanted.w_batch_stride = product.group_stride;
     wanted.out_stride = p.group_rows > 1 ? p.out_stride : p.columns;
@@ -187,10 +188,13 @@ struct Gemm::State {
     return library->run(wanted, p.x, product.weights, p.out, stream);
   }
 
-  mla_status run(const char *what, const Product &product, cudaStream_t stream, std::string &error) {
+  mla_status run(const char *what, Product &product, cudaStream_t stream, std::string &error) {
     const GemmParams &p = product.params;
     if (p.columns == 0 || p.group_rows == 0 || p.groups == 0) return MLA_OK;
     if (!p.offsets && run_by_library(product, stream)) return MLA_OK;
+    constexpr int64_t kKeptBytes = int64_t{12} << 20;  // of L2's 50 MB: more would be written to memory all the same
+    const int64_t out_rows = p.offsets ? p.group_rows : int64_t{p.groups} * p.group_rows;
+    product.params.keep_out = out_rows * p.columns * 2 <= kKeptBytes;
     cudaError_t status;
     if (by_columns(product)) {
       status = launch<true, __nv_bfloat16>(product, multiprocessors, stream);
@@ -227,7 +231,8 @@ mla_status Gemm::gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor
                       cudaStream_t stream, std::string &error) {
   Product product = {};
   GemmParams &p = product.params;
-  set_x(product, x, 0, round_up(x.shape[1], 8));
+  p.x = static_cast<const __nv_bfloat16 *>(x.data);
+  p.x_stride = stride_of(x, 0, 0);
   p.out = out.data;
   p.out_stride = stride_of(out, 0, 0);
   p.groups = 1;
@@ -252,8 +257,9 @@ mla_status Gemm::batched_gemm(const mla_tensor &x, const mla_tensor &w, const ml
                               std::string &error) {
   Product product = {};
   GemmParams &p = product.params;
-  set_x(product, x, 1, round_up(x.shape[2], 8));
-  product.x_group_stride = stride_of(x, 0, p.x_stride);
+  p.x = static_cast<const __nv_bfloat16 *>(x.data);
+  p.x_stride = stride_of(x, 1, 0);
+  p.x_group_stride = stride_of(x, 0, 0);
   p.out = out.data;
   p.out_stride = stride_of(out, 1, 0);
   p.out_group_stride = stride_of(out, 0, 0);
@@ -278,7 +284,8 @@ mla_status Gemm::moe_gemm(const mla_tensor &x, const mla_tensor *rows, const mla
                           std::string &error) {
   Product product = {};
   GemmParams &p = product.params;
-  set_x(product, x, 0, round_up(x.shape[1], 8));
+  p.x = static_cast<const __nv_bfloat16 *>(x.data);
+  p.x_stride = stride_of(x, 0, 0);
   p.rows = rows ? static_cast<const int32_t *>(rows->data) : nullptr;
   p.offsets = static_cast<const int32_t *>(offsets.data);
   p.out = out.data;

@@ -5,8 +5,8 @@
 // tokens, and a tile with few tokens costs few cycles, while the weights stream at the memory's pace. Persistent blocks walk
 // the tiles; where groups begin and end is read on the device. Warpgroups by role:
 //   multiply  one (kRows 64) or two, each kRows / warpgroups weight rows of the tile
-//   copy      feeds a ring of stages of 64 values of depth: one warp the weights by TMA, and the token rows where they lie
-//             in order; three warps gather them by cp.async where they do not. Two ways, so that weights are always in flight
+//   copy      feeds a ring of stages of 64 values of depth: one warp the weights by TMA, three the token rows, gathered, by
+//             cp.async; the two ways are apart so that weights are always in flight
 // Every element is summed over the depth in one order whatever the tile: a row's result does not depend on other rows.
 #pragma once
 
@@ -21,29 +21,24 @@
 
 namespace mla::cuda {
 
-// Of the weights [groups, columns, depth], boxes of a tile's rows x 64 values, or where they lie by columns [groups, depth,
-// columns], boxes of 64 x 64; of x [groups, rows, depth], boxes of kTokenUnit x 64, not used where rows are gathered.
-struct GemmMaps {
-  CUtensorMap weights, tokens;
-};
-
 struct GemmParams {
-  const __nv_bfloat16 *x;      // where rows are gathered
+  const __nv_bfloat16 *x;
   const int32_t *rows;         // the row of x of row i of out; NULL: i itself
   const int32_t *offsets;      // group g has rows [offsets[g], offsets[g + 1]); NULL: each has [0, group_rows)
   const __nv_bfloat16 *bias;   // [columns] or NULL
   void *out;
-  int64_t x_stride;            // in elements, a multiple of 8
-  int64_t out_stride, out_group_stride;  // the latter 0 where there are offsets
+  int64_t x_stride, x_group_stride;  // in elements, multiples of 8; group strides are 0 where there are offsets
+  int64_t out_stride, out_group_stride;
   int groups, group_rows;
   int columns, depth;  // of out: weight rows; of x and the weights
+  bool keep_out;       // in L2, for what reads it next
 };
 
 constexpr int kStepDepth = 64;    // values of depth in a stage: rows of 128 bytes, swizzled
 constexpr int kBlockRows = 64;    // weight rows of one product of a warpgroup
 constexpr int kBlockBytes = kBlockRows * 128;
 constexpr int kBandTokens = 2048;  // that pass by all weights before the next do: L2 holds them
-constexpr int kTokenUnit = 32;     // the products' numbers of tokens are multiples of it, and the boxes of the tokens' map
+constexpr int kTokenUnit = 32;     // the products' numbers of tokens are multiples of it
 constexpr int kGatherThreads = 96, kGatherRows = kGatherThreads / 8;  // eight threads a row of a stage
 constexpr int kCopyThreads = kGatherThreads + 32;
 constexpr int kResultTokens = 128;  // of a block of results in shared memory
@@ -162,23 +157,18 @@ __device__ __forceinline__ void load_weights(uint32_t target, const CUtensorMap 
 }
 
 template <class Tile, bool kAcross>
-__device__ __forceinline__ void stream(typename Tile::Smem &smem, const GemmMaps &maps, const GemmParams &p) {
+__device__ __forceinline__ void stream_weights(typename Tile::Smem &smem, const CUtensorMap &map, const GemmParams &p) {
   const uint64_t once = sm90::evict_first_policy(), again = sm90::evict_normal_policy();
   Ring<Tile::kStages> ring;
   TileWork work;
   for (TileWalk<Tile> walk(p, smem.offsets); walk.next(work);) {
-    const int token_boxes = p.rows ? 0 : (work.rows + kTokenUnit - 1) / kTokenUnit;
     for (int depth = 0; depth < p.depth; depth += kStepDepth) {
       const uint32_t full = sm90::smem_address(&smem.full[ring.stage]);
       sm90::barrier_wait(sm90::smem_address(&smem.empty[ring.stage]), ring.parity ^ 1);
       if (threadIdx.x % 32 == 0) {
-        const uint32_t stage = sm90::smem_address(smem.stages[ring.stage]);
-        sm90::barrier_expect_bytes(full, Tile::kWeightBytes + token_boxes * kTokenUnit * 128);
-        load_weights<Tile, kAcross>(stage, maps.weights, full, depth, work, work.weights_read_once ? once : again);
-        for (int b = 0; b < token_boxes; ++b) {
-          sm90::tma_load(stage + Tile::kWeightBytes + b * kTokenUnit * 128, &maps.tokens, full, depth,
-                         work.first_row + b * kTokenUnit, p.offsets ? 0 : work.group, again);
-        }
+        sm90::barrier_expect_bytes(full, Tile::kWeightBytes);
+        load_weights<Tile, kAcross>(sm90::smem_address(smem.stages[ring.stage]), map, full, depth, work,
+                                    work.weights_read_once ? once : again);
       }
       ring.next();
     }
@@ -195,15 +185,17 @@ __device__ __forceinline__ void gather_tokens(typename Tile::Smem &smem, const G
   Ring<Tile::kStages> ring;
   TileWork work;
   for (TileWalk<Tile> walk(p, smem.offsets); walk.next(work);) {
-    const int32_t *rows = p.rows + work.first_row + row;
+    const int first = work.first_row + row;
+    const int32_t *rows = p.rows + first;
     uint32_t sources[kPieces];  // in units of 16 bytes
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
       if (row + i * kGatherRows < work.rows) {
-        sources[i] = static_cast<uint32_t>(__ldg(rows + i * kGatherRows)) * row_pieces;
+        const int index = p.rows ? __ldg(rows + i * kGatherRows) : first + i * kGatherRows;
+        sources[i] = static_cast<uint32_t>(index) * row_pieces;
       }
     }
-    const uint8_t *base = reinterpret_cast<const uint8_t *>(p.x) + piece * 16;
+    const uint8_t *base = reinterpret_cast<const uint8_t *>(p.x + work.group * p.x_group_stride) + piece * 16;
     for (int depth = 0; depth < p.depth; depth += kStepDepth) {
       const uint32_t stage = sm90::smem_address(smem.stages[ring.stage]);
       sm90::barrier_wait(sm90::smem_address(&smem.empty[ring.stage]), ring.parity ^ 1);
@@ -252,7 +244,7 @@ __device__ __forceinline__ void multiply(typename Tile::Smem &smem, int warpgrou
       previous = -1;
     }
     sm90::barrier_wait(full, ring.parity);
-    if (p.rows) sm90::fence_async_proxy();  // gathered tokens came by ordinary copies
+    sm90::fence_async_proxy();  // the tokens came by ordinary copies
     const uint32_t stage = sm90::smem_address(smem.stages[ring.stage]);
     const uint64_t weights = sm90::swizzled_descriptor(stage + warpgroup * Tile::kBlocks * kBlockBytes, 0);
     const uint64_t tokens = sm90::swizzled_descriptor(stage + Tile::kWeightBytes, 0);
@@ -299,6 +291,7 @@ __device__ __forceinline__ void store(const float (&sums)[kCount], uint8_t *resu
   const int token = lane % 8 + lane / 16 * 8, piece = warp * 2 + lane / 8 % 2;
   const uint32_t place = sm90::smem_address(results) + token * 128 + ((piece ^ (token % 8)) << 4);
   const int part = threadIdx.x % 8;
+  const uint64_t keep = sm90::evict_last_policy();
 #pragma unroll
   for (int first = 0; first < kCount * 2; first += kResultTokens) {
     if (first >= work.rows) break;
@@ -315,7 +308,9 @@ __device__ __forceinline__ void store(const float (&sums)[kCount], uint8_t *resu
     const int rows = min(work.rows - first, kResultTokens);
     for (int row = threadIdx.x % 128 / 8; row < rows; row += 16) {
       const int4 values = *reinterpret_cast<const int4 *>(results + row * 128 + ((part ^ (row % 8)) << 4));
-      *reinterpret_cast<int4 *>(out + (first + row) * p.out_stride + column + part * 8) = values;
+      int4 *target = reinterpret_cast<int4 *>(out + (first + row) * p.out_stride + column + part * 8);
+      if (p.keep_out) sm90::store_hinted(target, values, keep);
+      else *target = values;
     }
   }
 }
@@ -371,17 +366,18 @@ __device__ __forceinline__ void multiply_role(typename Tile::Smem &smem, const G
 
 // ---- kernel -----------------------------------------------------------------------------------------------------------
 
-// Shared memory: Tile::Smem and an offset more for each group.
+// The map is of the weights [groups, columns, depth], boxes of kRows x 64 values; kAcross: of [groups, depth, columns], boxes
+// of 64 x 64. Shared memory: Tile::Smem and an offset more for each group.
 template <class Tile, bool kAcross, class Out>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerMultiprocessor)
-    gemm_kernel(const __grid_constant__ GemmMaps maps, const __grid_constant__ GemmParams p) {
+    gemm_kernel(const __grid_constant__ CUtensorMap map, const __grid_constant__ GemmParams p) {
   extern __shared__ __align__(1024) uint8_t raw_smem[];
   typename Tile::Smem &smem = *reinterpret_cast<typename Tile::Smem *>(raw_smem);
   const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);
   if (threadIdx.x == 0) {
-    sm90::prefetch_tensor_map(&maps.weights);
+    sm90::prefetch_tensor_map(&map);
     for (int stage = 0; stage < Tile::kStages; ++stage) {
-      sm90::barrier_init(sm90::smem_address(&smem.full[stage]), 1 + (p.rows ? kGatherThreads : 0));
+      sm90::barrier_init(sm90::smem_address(&smem.full[stage]), kGatherThreads + 1);
       sm90::barrier_init(sm90::smem_address(&smem.empty[stage]), Tile::kWarpgroups * 4);
     }
     sm90::barrier_init_fence();
@@ -393,14 +389,14 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerMultiprocessor
   }
   __syncthreads();
   if (warpgroup == Tile::kWarpgroups) {
-    if constexpr (Tile::kManySums) sm90::give_registers<72>();
-    if (threadIdx.x % kCopyThreads >= kGatherThreads) {
-      stream<Tile, kAcross>(smem, maps, p);
-    } else if (p.rows) {
+    if constexpr (Tile::kManySums) sm90::give_registers<80>();
+    if (threadIdx.x % kCopyThreads < kGatherThreads) {
       gather_tokens<Tile>(smem, p);
+    } else {
+      stream_weights<Tile, kAcross>(smem, map, p);
     }
   } else {
-    if constexpr (Tile::kManySums) sm90::take_registers<216>();
+    if constexpr (Tile::kManySums) sm90::take_registers<208>();
     multiply_role<Tile, kAcross, Out>(smem, p, warpgroup);
   }
 }

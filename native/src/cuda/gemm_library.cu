@@ -77,11 +77,14 @@ bool LibraryProduct::operator<(const LibraryProduct &other) const {
 GemmLibrary::GemmLibrary() : functions_(std::make_unique<Functions>()) {}
 
 std::unique_ptr<GemmLibrary> GemmLibrary::open(std::string &reason) {
-  void *file = dlopen("libcublasLt.so.13", RTLD_NOW | RTLD_LOCAL);
-  if (file == nullptr) file = dlopen("libcublasLt.so.12", RTLD_NOW | RTLD_LOCAL);
+  void *file = nullptr;
+  // Where the linker looks, then where NVIDIA's toolkit installs itself.
+  for (const char *name : {"libcublasLt.so.13", "libcublasLt.so.12", "/usr/local/cuda/lib64/libcublasLt.so.13",
+                           "/usr/local/cuda/lib64/libcublasLt.so.12"}) {
+    if (file == nullptr) file = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+  }
   if (file == nullptr) {
-    const char *words = dlerror();
-    reason = words ? words : "no libcublasLt.so.13, nor 12";
+    reason = "no libcublasLt.so.13, nor 12, on the library path or in /usr/local/cuda/lib64";
     return nullptr;
   }
   std::unique_ptr<GemmLibrary> library(new GemmLibrary());  // the file stays open: others may use it, too

@@ -6,6 +6,7 @@ import io.github.sparkmla.model.MlaModel;
 import io.github.sparkmla.model.StepInputs;
 import io.github.sparkmla.tensor.Device;
 import io.github.sparkmla.tensor.Event;
+import io.github.sparkmla.tensor.NativeException;
 import io.github.sparkmla.tensor.Profile;
 import io.github.sparkmla.tensor.Tensor;
 import java.util.ArrayDeque;
@@ -106,16 +107,14 @@ final class ModelRunner implements StepRunner {
 
     /** The largest steps of either kind, on a cache that is nothing but the dump. */
     private void warmUp(EngineSettings settings) {
-        int longest = Math.min(settings.maxBatchTokens(), maxModelLen);
-        int[] ids = new int[longest];
-        int[] blocks = new int[BlockPool.blocksFor(longest)];
+        int maxTokens = settings.maxBatchTokens();
+        int sequences = Math.min(settings.maxSequences(), maxTokens);
+        int length = Math.min(Math.max(maxTokens / sequences, 2), maxModelLen);
+        int[] blocks = new int[BlockPool.blocksFor(length)];
         inputs.clear(0);
-        int sequences = Math.min(settings.maxSequences(), settings.maxBatchTokens());
-        for (int left = settings.maxBatchTokens();
-                left > 1 && inputs.sequences() < sequences;
-                left -= Math.min(left, longest)) {
-            inputs.add(ids, 0, Math.min(left, longest), -1, blocks);
-            inputs.draw(longest, 1, 50, 0.9f, 0);
+        for (int i = 0; i < sequences && inputs.tokens() + length <= maxTokens; i++) {
+            inputs.add(new int[length], 0, length, -1, blocks);
+            inputs.draw(length, 1, 50, 0.9f, 0);
         }
         compute(inputs.tableWidth(), true);
         device.synchronize();
@@ -254,7 +253,11 @@ final class ModelRunner implements StepRunner {
     }
 
     private void freeAllButDevice() {
-        device.synchronize();
+        try {
+            device.synchronize(); // steps may be under way
+        } catch (NativeException e) {
+            log.warn("The device failed before it was closed", e);
+        }
         for (Event end : ends) {
             end.close();
         }

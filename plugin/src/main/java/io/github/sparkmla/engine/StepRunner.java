@@ -33,7 +33,7 @@ interface StepRunner extends AutoCloseable {
     /** Starts to compute the tokens of a step, and to draw the next token of each work that completes. */
     void launch(List<Scheduler.Work> step);
 
-    /** Does the same, while no step is under way, and tells where the time went: milliseconds on the device by section. */
+    /** Does the same, waits, and tells where the time went: milliseconds on the device by section. */
     Map<String, Double> launchProfiled(List<Scheduler.Work> step);
 
     /** Waits for the oldest step under way and hands over what it drew. */
