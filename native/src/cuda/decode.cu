@@ -48,8 +48,9 @@ cudaError_t launch_decode(const DecodeShape &shape, const DecodeMaps &maps, cons
 
 // Measured: docs/kernels.md. By the heads alone, so that the number of queries does not matter either.
 SplitRule deterministic_rule(int heads) {
-  if (heads > 32) return {32, 1, 64};
-  return {8, 4, 64};
+  if (heads > 64) return {24, 2, 64};
+  if (heads > 32) return {16, 3, 96};
+  return {8, 4, 32};
 }
 
 }  // namespace

@@ -11,7 +11,9 @@ import java.nio.file.Path;
 import java.nio.file.attribute.PosixFilePermissions;
 import java.util.HashMap;
 import java.util.HashSet;
+import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.TaskContext;
 import org.apache.spark.api.java.JavaSparkContext;
@@ -48,7 +50,7 @@ class PinningIT {
             Map<String, Integer> gpus = new HashMap<>();
             for (int round = 0; round < 30 && gpus.size() < 2; round++) {
                 for (String found : JavaSparkContext.fromSparkContext(spark.sparkContext())
-                        .parallelize(java.util.List.of(1, 2, 3, 4), 4)
+                        .parallelize(List.of(1, 2, 3, 4), 4)
                         .map(i -> executorAndGpu())
                         .collect()) {
                     int space = found.indexOf(' ');
@@ -58,7 +60,7 @@ class PinningIT {
                 }
             }
             assertEquals(2, gpus.size(), "executors");
-            assertEquals(java.util.Set.of(4, 6), new HashSet<>(gpus.values()));
+            assertEquals(Set.of(4, 6), new HashSet<>(gpus.values()));
         }
     }
 

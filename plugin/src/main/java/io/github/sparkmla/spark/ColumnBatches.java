@@ -1,6 +1,7 @@
 package io.github.sparkmla.spark;
 
 import java.io.Serializable;
+import java.util.Collections;
 import java.util.Iterator;
 import java.util.NoSuchElementException;
 import org.apache.spark.sql.catalyst.InternalRow;
@@ -35,7 +36,7 @@ record ColumnBatches(StructType input, StructType output, int batchRows) impleme
     Iterator<InternalRow> rows(Iterator<ColumnarBatch> batches) {
         UnsafeProjection toRow = UnsafeProjection.create(input);
         return new Iterator<>() {
-            private Iterator<InternalRow> batch = java.util.Collections.emptyIterator();
+            private Iterator<InternalRow> batch = Collections.emptyIterator();
 
             @Override
             public boolean hasNext() {
@@ -75,7 +76,7 @@ record ColumnBatches(StructType input, StructType output, int batchRows) impleme
                     converter.convert(rows.next(), columns);
                     count++;
                 }
-                return new ColumnarBatch(columns.clone(), count);
+                return new ColumnarBatch(columns, count);
             }
         };
     }

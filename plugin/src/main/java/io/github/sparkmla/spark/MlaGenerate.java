@@ -2,6 +2,7 @@ package io.github.sparkmla.spark;
 
 import java.util.List;
 import java.util.Objects;
+import java.util.stream.Stream;
 import org.apache.spark.sql.catalyst.expressions.Alias;
 import org.apache.spark.sql.catalyst.expressions.Attribute;
 import org.apache.spark.sql.catalyst.expressions.AttributeReference;
@@ -59,7 +60,7 @@ public final class MlaGenerate extends LogicalPlan {
                 .map(MlaGenerate::column)
                 .toList();
         List<Expression> struct = results.stream()
-                .flatMap(column -> java.util.stream.Stream.of(
+                .flatMap(column -> Stream.of(
                         new Literal(UTF8String.fromString(column.name()), DataTypes.StringType), (Expression) column))
                 .toList();
         NamedExpression packed = new Alias(

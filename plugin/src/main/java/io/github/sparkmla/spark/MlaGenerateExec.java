@@ -1,5 +1,6 @@
 package io.github.sparkmla.spark;
 
+import java.util.List;
 import java.util.Objects;
 import org.apache.spark.rdd.RDD;
 import org.apache.spark.sql.catalyst.InternalRow;
@@ -135,7 +136,7 @@ public final class MlaGenerateExec extends SparkPlan {
     @Override
     public Iterator<Object> stringArgs() {
         return CollectionConverters.<Object>asScala(
-                java.util.List.<Object>of(prompt, key, spec.model(), output).iterator());
+                List.<Object>of(prompt, key, spec.model(), output).iterator());
     }
 
     @Override
