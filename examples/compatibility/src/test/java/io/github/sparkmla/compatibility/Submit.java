@@ -9,15 +9,15 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 
-/** spark-submit of one Spark or another, in a JVM of its own. Tests run in the folder compatibility. */
+/** spark-submit of one Spark or another, in a JVM of its own. Tests run in the folder examples/compatibility. */
 enum Submit {
     /** The Spark that the jar was built for. */
-    BUILT_FOR(Path.of("../examples/target/spark")),
+    BUILT_FOR(Path.of("../target/spark")),
     /** The one that this module's pom names. */
     OTHER(Path.of("target/spark"));
 
     static final Path MODEL =
-            Path.of("../examples/models/tiny-mla-v3").toAbsolutePath().normalize();
+            Path.of("../models/tiny-mla-v3").toAbsolutePath().normalize();
 
     private final Path home;
 
