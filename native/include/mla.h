@@ -22,7 +22,8 @@
  *
  * Invariance (CPU always, CUDA after mla_set_deterministic): a row of an output depends on that row's inputs alone, bit
  * for bit, never on how many other rows are in the call. For attention this means: the result of a query depends on
- * the query, its position and the keys up to it, and is the same from mla_decode and mla_prefill.
+ * the query, its position and the keys up to it, and on the CPU is the same from mla_decode and mla_prefill. On CUDA the
+ * two agree to rounding where the deterministic plan splits a sequence; mla_prefill alone is invariant of its chunks.
  *
  * Threads: a context and its buffers belong to one thread at a time. Calls on CUDA are ordered on the context's
  * stream and may return before the work is done; copies to the host and mla_synchronize wait.
