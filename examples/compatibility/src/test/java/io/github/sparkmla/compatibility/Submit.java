@@ -16,8 +16,7 @@ enum Submit {
     /** The one that this module's pom names. */
     OTHER(Path.of("target/spark"));
 
-    static final Path MODEL =
-            Path.of("../models/tiny-mla-v3").toAbsolutePath().normalize();
+    static final Path MODEL = Path.of("../models/tiny-mla-v3").toAbsolutePath().normalize();
 
     private final Path home;
 
