@@ -164,8 +164,11 @@ cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t str
   if (product.most_rows <= SmallTile::kTokens) {
     return launch_cheapest<kAcross, kOut, SmallDeepTile, SmallTile>(product, multiprocessors, stream);
   }
-  return launch_cheapest<kAcross, kOut, WideTile, PairTile, MiddleTile, NarrowDeepTile, NarrowTile>(
-      product, multiprocessors, stream);
+  if (product.expected_rows > PairTile::kTokens) {  // else one block of a pair would do all the work
+    return launch_cheapest<kAcross, kOut, WideTile, PairTile, MiddleTile, NarrowDeepTile, NarrowTile>(
+        product, multiprocessors, stream);
+  }
+  return launch_cheapest<kAcross, kOut, WideTile, MiddleTile, NarrowDeepTile, NarrowTile>(product, multiprocessors, stream);
 }
 
 }  // namespace

@@ -335,18 +335,11 @@ __device__ __forceinline__ void add_bias(float (&sums)[kCount], const GemmParams
   }
 }
 
-// silu(gate) * up of eight BF16 values each.
-__device__ __forceinline__ int4 silu_mul(int4 gate, int4 up) {
-  const auto *gates = reinterpret_cast<const __nv_bfloat162 *>(&gate);
-  const auto *ups = reinterpret_cast<const __nv_bfloat162 *>(&up);
-  int4 products;
-  auto *out = reinterpret_cast<uint32_t *>(&products);
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float2 g = __bfloat1622float2(gates[i]), u = __bfloat1622float2(ups[i]);
-    out[i] = sm90::pack_bf16(silu_mul(g.x, u.x), silu_mul(g.y, u.y));
-  }
-  return products;
+// silu(gate) * up of two BF16 values each.
+__device__ __forceinline__ uint32_t silu_mul_pair(uint32_t gates, uint32_t ups) {
+  auto low = [](uint32_t pair) { return __uint_as_float(pair << 16); };
+  auto high = [](uint32_t pair) { return __uint_as_float(pair & 0xFFFF0000u); };
+  return sm90::pack_bf16(silu_mul(low(gates), low(ups)), silu_mul(high(gates), high(ups)));
 }
 
 // Writes the kBlockColumns columns of out from `column` on, in BF16: turned round in shared memory, a token a row of 128
@@ -376,10 +369,14 @@ __device__ __forceinline__ void store(const float (&sums)[kCount], uint8_t *resu
     const int rows = min(work.rows - first, kResultTokens);
     for (int row = threadIdx.x % 128 / kParts; row < rows; row += 128 / kParts) {
       const uint8_t *pieces = results + row * 128;
-      auto piece_of = [&](int at) { return *reinterpret_cast<const int4 *>(pieces + ((at ^ (row % 8)) << 4)); };
-      int4 values = piece_of(part);
-      if constexpr (Kind::kOut == GemmOut::kSiluMul) values = silu_mul(values, piece_of(part + kParts));
-      int4 *target = reinterpret_cast<int4 *>(out + (first + row) * p.out_stride + column + part * 8);
+      auto piece_of = [&](int at) { return *reinterpret_cast<const uint4 *>(pieces + ((at ^ (row % 8)) << 4)); };
+      uint4 values = piece_of(part);
+      if constexpr (Kind::kOut == GemmOut::kSiluMul) {
+        const uint4 ups = piece_of(part + kParts);
+        values = {silu_mul_pair(values.x, ups.x), silu_mul_pair(values.y, ups.y), silu_mul_pair(values.z, ups.z),
+                  silu_mul_pair(values.w, ups.w)};
+      }
+      uint4 *target = reinterpret_cast<uint4 *>(out + (first + row) * p.out_stride + column + part * 8);
       if (p.keep_out) sm90::store_hinted(target, values, keep);
       else *target = values;
     }
