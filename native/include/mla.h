@@ -18,8 +18,9 @@
  * wild ones with MLA_INVALID_ARGUMENT, the CUDA backend trusts them, but for the ids of mla_embedding: those outside of the
  * table read row 0, so that mla_sample's -1 may be fed back before the host has seen it.
  *
- * CUDA (compute capability 9.0): activations BF16, wide operands F32, logits and router logits F32, weights BF16 (a norm's
- * also F32), latent 512 + rope 64. Expert weights of mla_moe_gemm lie at equal distances from each other (one allocation [E, N, K]).
+ * CUDA (compute capability 9.0): activations BF16, wide operands F32 (a product's also BF16), logits and router logits F32,
+ * weights BF16 (a norm's also F32), latent 512 + rope 64. Expert weights of mla_moe_gemm lie at equal distances from each
+ * other (one allocation [E, N, K]).
  *
  * Invariance (CPU always, CUDA after mla_set_deterministic): a row of an output depends on that row's inputs alone, bit
  * for bit, never on how many other rows are in the call. For attention this means: the result of a query depends on

@@ -26,8 +26,8 @@ Values rotated(const double *row, const double *cos_sin, int64_t rope, bool inte
 
 Case rope_case(int64_t tokens, int64_t heads, int64_t latent, int64_t rope, ActTypes types, bool interleaved,
                bool in_place, bool model = false) {
-  const std::string name = text("rope t=%ld heads=%ld l=%ld r=%ld %s%s%s", tokens, heads, latent, rope, name_of(types).c_str(),
-                                interleaved ? " interleaved" : " halves", in_place ? " in place" : "");
+  const std::string name = text("rope t=%ld heads=%ld l=%ld r=%ld %s%s%s", tokens, heads, latent, rope,
+                                name_of(types).c_str(), interleaved ? " interleaved" : " halves", in_place ? " in place" : "");
   return {name, [=](Lab &lab, Random &random) {
             constexpr int64_t kPositions = 50;
             const int64_t blocks = tokens / MLA_BLOCK_TOKENS + 2;

@@ -228,8 +228,9 @@ Case combine_case(int64_t tokens, int64_t top_k, int64_t hidden, ActTypes types,
             auto out = std::make_shared<Operand>(lab, types.wide, Shape{tokens, hidden}, gap_of(model, 3));
             y->set(random.uniforms(y->count(), -1, 1));
             weights->set(random.uniforms(weights->count(), 0, 2));
+            const Shape shape = {tokens, hidden};
             auto base = kind == Base::kOut     ? out
-                        : kind == Base::kOther ? std::make_shared<Operand>(lab, types.wide, Shape{tokens, hidden}, gap_of(model, 1))
+                        : kind == Base::kOther ? std::make_shared<Operand>(lab, types.wide, shape, gap_of(model, 1))
                                                : nullptr;
             if (base) {
               base->set(random.uniforms(base->count(), -1, 1));

@@ -61,6 +61,9 @@ class GpuInvarianceTest {
             for (CompletableFuture<Completion> future : futures) {
                 completions.add(future.get());
             }
+            System.out.printf(
+                    "%d rows, %d blocks: %d steps, %d preemptions%n",
+                    rows.size(), engine.totalBlocks(), engine.steps(), engine.preemptions());
             assertEquals(preempts, engine.preemptions() > 0, "preemptions: " + engine.preemptions());
             assertEquals(engine.totalBlocks(), engine.freeBlocks(), "blocks leaked");
         }
