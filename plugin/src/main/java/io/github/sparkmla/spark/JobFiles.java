@@ -53,6 +53,11 @@ final class JobFiles {
     private static final String ORDER = "__spark_mla_order_";
     private static final int SHOWN_CHARACTERS = 60;
 
+    /** How many rows Spark looks at to find where to cut: all of a small input, so that every task gets as many rows. */
+    private static final int SAMPLED_ROWS = 100_000;
+
+    private static final int LEAST_SAMPLE = 100; // of a partition: Spark's own
+
     private final SparkSession spark;
     private final String input;
     private final InputFormat inputFormat;
@@ -132,10 +137,19 @@ final class JobFiles {
     private Dataset<Row> spread(Dataset<Row> rows, Integer partitions) {
         int cores = spark.sparkContext().defaultParallelism();
         boolean oneFile = rows.inputFiles().length == 1;
-        if (partitions == null && oneFile && rows.javaRDD().getNumPartitions() >= cores) {
+        // A Parquet file is cut between row groups: one group is one task, which is no matter where all share an
+        // engine.
+        boolean evenly =
+                inputFormat != InputFormat.parquet || spark.sparkContext().isLocal();
+        if (partitions == null && oneFile && evenly && rows.javaRDD().getNumPartitions() >= cores) {
             return rows;
         }
         int count = partitions == null ? Math.max(cores, rows.javaRDD().getNumPartitions()) : partitions;
+        // By default 100 a partition, which makes some a quarter larger than others; the job waits for the largest.
+        spark.conf()
+                .set(
+                        "spark.sql.execution.rangeExchange.sampleSizePerPartition",
+                        Math.max(LEAST_SAMPLE, SAMPLED_ROWS / count));
         Column metadata = rows.metadataColumn("_metadata");
         Column[] order = {col(ORDER + "file"), col(ORDER + "block"), col(ORDER + "row")};
         return rows.withColumn(ORDER + "file", metadata.getField("file_path"))
