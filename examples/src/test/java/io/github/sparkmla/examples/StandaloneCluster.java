@@ -36,6 +36,7 @@ final class StandaloneCluster {
             throws IOException, InterruptedException {
         this.logs = Files.createDirectories(logs);
         this.port = freePort();
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> processes.forEach(Process::destroy)));
         start("master", Map.of(), "master.Master", "--host", "127.0.0.1", "--port", "" + port, "--webui-port", "0");
         awaitMaster();
         for (int i = 1; i <= workers; i++) {

@@ -111,6 +111,12 @@ class GpuPinningTest {
     }
 
     @Test
+    void onTheCpuTheExecutorsGpuIsNoMatter() {
+        assertEquals(0, conf("device", "cpu").engineSettings(1).deviceOrdinal());
+        assertEquals(1, conf("device", "cuda").engineSettings(1).deviceOrdinal());
+    }
+
+    @Test
     void cudaNeverBecomesCpu() {
         assertTrue(refusal(conf("device", "cuda"), -1, false, NEVER)
                 .contains("Spark gave this executor no GPU: set spark.executor.resource.gpu.amount=1"));
