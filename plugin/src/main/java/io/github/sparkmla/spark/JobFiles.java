@@ -119,7 +119,7 @@ final class JobFiles {
      * The rows of the input in order: that of the files' names, then that within a file.
      *
      * @param inputCol what the one column of a text file is called
-     * @param partitions how many to spread them over; null: one a core, where the files give fewer
+     * @param partitions how many to spread them over; null: as many for every core, one at least
      */
     Dataset<Row> read(String inputCol, Integer partitions) {
         // Prompts are small and generation is slow: cut even a small file into a piece a core.
@@ -144,7 +144,7 @@ final class JobFiles {
         if (partitions == null && oneFile && evenly && rows.javaRDD().getNumPartitions() >= cores) {
             return rows;
         }
-        int count = partitions == null ? Math.max(cores, rows.javaRDD().getNumPartitions()) : partitions;
+        int count = partitions == null ? wholeWaves(rows.javaRDD().getNumPartitions(), cores) : partitions;
         // By default 100 a partition, which makes some a quarter larger than others; the job waits for the largest.
         spark.conf()
                 .set(
@@ -158,6 +158,11 @@ final class JobFiles {
                 .repartitionByRange(count, order)
                 .sortWithinPartitions(order)
                 .drop(ORDER + "file", ORDER + "block", ORDER + "row");
+    }
+
+    /** As many tasks for every core. Spark cuts files into some more pieces than cores, and the last would run alone. */
+    private static int wholeWaves(int pieces, int cores) {
+        return cores * Math.max(1, pieces / cores);
     }
 
     void write(Dataset<Row> generated, String outputCol) {
