@@ -14,6 +14,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "gemm_cases.h"
 
@@ -121,19 +122,6 @@ GemmCase random_case(std::mt19937_64 &random) {
   return shape;
 }
 
-int check(int cases, uint64_t seed) {
-  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
-  auto gemm = create_gemm();
-  cudaStream_t stream = create_stream();
-  std::mt19937_64 random(seed);
-  int wrong = 0;
-  for (int i = 0; i < cases && wrong < 20; ++i) {
-    wrong += !run_case(*gemm, stream, random_case(random), seed + i, i % 4 != 3, i % 2 == 1);
-  }
-  std::printf("check: %d cases, %d wrong; cuBLASLt %s\n", cases, wrong, gemm->has_library() ? "took part" : "is not there");
-  return wrong > 0 || cases == 0;
-}
-
 GemmCase dense_case(int rows, int columns, int depth, bool float_out) {
   GemmCase shape;
   shape.product = Product::kDense;
@@ -142,6 +130,38 @@ GemmCase dense_case(int rows, int columns, int depth, bool float_out) {
   shape.depth = depth;
   shape.float_out = float_out;
   return shape;
+}
+
+// Products for which pairs of blocks are chosen.
+std::vector<GemmCase> many_tokens() {
+  GemmCase dense = dense_case(3000, 3080, 136, true);
+  dense.bias = true;
+  GemmCase batched = dense_case(900, 1032, 72, false);
+  batched.product = Product::kBatched;
+  batched.groups = 8;
+  batched.across = true;
+  GemmCase experts = dense_case(2000, 1416, 136, false);
+  experts.product = Product::kExperts;
+  experts.groups = 7;
+  experts.group_rows = {900, 257, 0, 1300, 1, 700, 1153};
+  GemmCase gathered = experts;
+  gathered.gather = gathered.silu = true;
+  gathered.padding = 8;
+  return {dense, batched, experts, gathered};
+}
+
+int check(int cases, uint64_t seed) {
+  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+  auto gemm = create_gemm();
+  cudaStream_t stream = create_stream();
+  std::mt19937_64 random(seed);
+  int wrong = 0;
+  for (const GemmCase &shape : many_tokens()) wrong += !run_case(*gemm, stream, shape, seed, true, false);
+  for (int i = 0; i < cases && wrong < 20; ++i) {
+    wrong += !run_case(*gemm, stream, random_case(random), seed + i, i % 4 != 3, i % 2 == 1);
+  }
+  std::printf("check: %d cases, %d wrong; cuBLASLt %s\n", cases, wrong, gemm->has_library() ? "took part" : "is not there");
+  return wrong > 0 || cases == 0;
 }
 
 int small() {
