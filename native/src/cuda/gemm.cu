@@ -21,7 +21,7 @@ using MiddleTile = GemmTile<128, 128, 6, 1>;
 using WideTile = GemmTile<128, 256, 4, 1>;
 using PairTile = GemmTile<256, 128, 4, 1, 2>;
 
-// A product as the kernel takes it: weights [groups, weight_rows, depth] with the strides in elements, one of the last two 1.
+// A product as the kernel takes it: weights [groups, weight_rows, depth], strides in elements, one of the last two 1.
 struct Product {
   GemmParams params;
   void *weights;

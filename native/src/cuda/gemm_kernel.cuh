@@ -214,7 +214,8 @@ __device__ __forceinline__ void stream(typename Kind::Smem &smem, const CUtensor
         sm90::barrier_expect_bytes(full, streams_tokens<Kind>(p) ? Kind::kStageBytes : Kind::kWeightBytes);
         load_weights<Kind>(stage, weights, full, depth, work, work.weights_read_once ? once : again);
         if (streams_tokens<Kind>(p)) {
-          sm90::tma_load(stage + Kind::kWeightBytes, &tokens, full, depth, work.first_row, p.offsets ? 0 : work.group, again);
+          sm90::tma_load(stage + Kind::kWeightBytes, &tokens, full, depth, work.first_row, p.offsets ? 0 : work.group,
+                         again);
         }
       }
       ring.next();
@@ -436,9 +437,9 @@ __device__ __forceinline__ void multiply_role(typename Kind::Smem &smem, const G
 // ---- kernel -----------------------------------------------------------------------------------------------------------
 
 // The map of the weights: [groups, columns, depth], boxes of kBoxRows x 64 values; with silu [2 groups, columns, depth],
-// boxes of 2 x 32 x 64; kAcross: [groups, depth, columns], boxes of 64 x 64. Of the tokens, where they come by TMA: [groups,
-// rows, depth], or with offsets [1, rows, depth], boxes of kTokens x 64. Shared memory: Kind::Smem and an offset more for each
-// group.
+// boxes of 2 x 32 x 64; kAcross: [groups, depth, columns], boxes of 64 x 64. Of the tokens, where they come by TMA:
+// [groups, rows, depth], or with offsets [1, rows, depth], boxes of kTokens x 64. Shared memory: Kind::Smem and an offset
+// more for each group.
 template <class Kind>
 __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocksPerMultiprocessor)
     gemm_kernel(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap tokens,

@@ -28,8 +28,8 @@ inline PFN_cuTensorMapEncodeTiled_v12000 tensor_map_encoder() {
   return encoder;
 }
 
-// A map of [depth, rows, columns] BF16 with boxes of box_depth x box_rows x 64 values, swizzled by 128 bytes; strides in elements.
-// What a box covers beyond the tensor reads as 0.
+// A map of [depth, rows, columns] BF16 with boxes of box_depth x box_rows x 64 values, swizzled by 128 bytes; strides in
+// elements. What a box covers beyond the tensor reads as 0.
 inline bool encode_map(CUtensorMap &map, void *data, int64_t columns, int64_t rows, int64_t row_stride, int64_t depth,
                        int64_t depth_stride, int box_rows, int box_depth = 1) {
   auto encode = tensor_map_encoder();
