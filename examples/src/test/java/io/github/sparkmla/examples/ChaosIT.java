@@ -20,6 +20,7 @@ import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.BooleanSupplier;
 import java.util.function.Supplier;
 import java.util.stream.IntStream;
+import org.apache.spark.SparkEnv;
 import org.apache.spark.TaskContext;
 import org.apache.spark.api.java.function.MapFunction;
 import org.apache.spark.scheduler.SparkListener;
@@ -28,7 +29,6 @@ import org.apache.spark.scheduler.SparkListenerExecutorRemoved;
 import org.apache.spark.scheduler.SparkListenerTaskEnd;
 import org.apache.spark.scheduler.SparkListenerTaskStart;
 import org.apache.spark.sql.Dataset;
-import org.apache.spark.sql.Encoder;
 import org.apache.spark.sql.Row;
 import org.apache.spark.sql.SparkSession;
 import org.junit.jupiter.api.AfterAll;
@@ -134,13 +134,24 @@ class ChaosIT {
         awaitUsedMib("after all", unusedMib, TOLERANCE_MIB / 4);
     }
 
-    /** Sees to it that every executor is there, has its engine, and nothing to do; by one more undisturbed job. */
-    private void settle() throws InterruptedException {
+    /** Sees to it that every executor is there, has its engine, and nothing to do: by undisturbed jobs until each took part in one. */
+    private void settle() throws Exception {
         await(
                 () -> removed.size() == ended && added.size() == EXECUTORS + ended,
                 () -> "executors came: " + added + ", went: " + removed + ", should have gone: " + ended);
-        write("settled", rows(-1));
-        assertSameRows("settled");
+        Path present = Files.createTempDirectory(temp, "present");
+        await(
+                () -> {
+                    write(
+                            "settled",
+                            generated(prompts()
+                                    .map(
+                                            new RollCall(present.toString()),
+                                            prompts().encoder())));
+                    assertSameRows("settled");
+                    return present.toFile().list().length == EXECUTORS;
+                },
+                () -> "only executors " + List.of(present.toFile().list()) + " take part");
     }
 
     private void assertSameRows(String name) {
@@ -209,11 +220,17 @@ class ChaosIT {
         }
     }
 
+    private Dataset<Row> prompts() {
+        return spark.range(0, ROWS, 1, PARTITIONS)
+                .selectExpr("id", "concat('King ', id, ', ', repeat('the lord ', id % 7)) AS prompt");
+    }
+
     /** The generated rows; the first attempt of one partition crawls, if that is not negative. */
     private Dataset<Row> rows(int slowPartition) {
-        Dataset<Row> prompts = spark.range(0, ROWS, 1, PARTITIONS)
-                .selectExpr("id", "concat('King ', id, ', ', repeat('the lord ', id % 7)) AS prompt");
-        Encoder<Row> encoder = prompts.encoder();
+        return generated(prompts().map(new Crawl(slowPartition), prompts().encoder()));
+    }
+
+    private static Dataset<Row> generated(Dataset<Row> prompts) {
         return new MlaGenerator()
                 .setModel(Repository.TINY_V3.toString())
                 .setInputCol("prompt")
@@ -221,7 +238,19 @@ class ChaosIT {
                 .setTemperature(1)
                 .setSeed(11)
                 .setLogprobs(1)
-                .transform(prompts.map(new Crawl(slowPartition), encoder));
+                .transform(prompts);
+    }
+
+    /** Every task's executor puts its name down; slowly, so that there is work left for the others. */
+    private record RollCall(String present) implements MapFunction<Row, Row> {
+        @Override
+        public Row call(Row row) throws Exception {
+            if (new File(present, SparkEnv.get().executorId()).createNewFile()
+                    || row.<Long>getAs("id") % (ROWS / PARTITIONS) == 0) {
+                Thread.sleep(400);
+            }
+            return row;
+        }
     }
 
     private record Crawl(int partition) implements MapFunction<Row, Row> {
