@@ -29,6 +29,7 @@ import org.apache.spark.scheduler.SparkListenerExecutorRemoved;
 import org.apache.spark.scheduler.SparkListenerTaskEnd;
 import org.apache.spark.scheduler.SparkListenerTaskStart;
 import org.apache.spark.sql.Dataset;
+import org.apache.spark.sql.Encoder;
 import org.apache.spark.sql.Row;
 import org.apache.spark.sql.SparkSession;
 import org.junit.jupiter.api.AfterAll;
@@ -142,12 +143,8 @@ class ChaosIT {
         Path present = Files.createTempDirectory(temp, "present");
         await(
                 () -> {
-                    write(
-                            "settled",
-                            generated(prompts()
-                                    .map(
-                                            new RollCall(present.toString()),
-                                            prompts().encoder())));
+                    Dataset<Row> generated = rows(-1);
+                    write("settled", generated.map(new RollCall(present.toString()), generated.encoder()));
                     assertSameRows("settled");
                     return present.toFile().list().length == EXECUTORS;
                 },
@@ -220,17 +217,11 @@ class ChaosIT {
         }
     }
 
-    private Dataset<Row> prompts() {
-        return spark.range(0, ROWS, 1, PARTITIONS)
-                .selectExpr("id", "concat('King ', id, ', ', repeat('the lord ', id % 7)) AS prompt");
-    }
-
     /** The generated rows; the first attempt of one partition crawls, if that is not negative. */
     private Dataset<Row> rows(int slowPartition) {
-        return generated(prompts().map(new Crawl(slowPartition), prompts().encoder()));
-    }
-
-    private static Dataset<Row> generated(Dataset<Row> prompts) {
+        Dataset<Row> prompts = spark.range(0, ROWS, 1, PARTITIONS)
+                .selectExpr("id", "concat('King ', id, ', ', repeat('the lord ', id % 7)) AS prompt");
+        Encoder<Row> encoder = prompts.encoder();
         return new MlaGenerator()
                 .setModel(Repository.TINY_V3.toString())
                 .setInputCol("prompt")
@@ -238,10 +229,10 @@ class ChaosIT {
                 .setTemperature(1)
                 .setSeed(11)
                 .setLogprobs(1)
-                .transform(prompts);
+                .transform(prompts.map(new Crawl(slowPartition), encoder));
     }
 
-    /** Every task's executor puts its name down; slowly, so that there is work left for the others. */
+    /** An executor that has generated a row puts its name down; slowly, so that there is work left for the others. */
     private record RollCall(String present) implements MapFunction<Row, Row> {
         @Override
         public Row call(Row row) throws Exception {
