@@ -121,8 +121,15 @@ class Weigher {
  public:
   static constexpr int kPieces = 20;
 
-  __device__ Weigher(DecodeSmem &smem, RowState &rows, float scale_log2, int slot)
-      : smem_(smem), rows_(rows), scale_log2_(scale_log2), slot_(slot) {}
+  // `row` as row_address gives it.
+  __device__ Weigher(DecodeSmem &smem, RowState &rows, float scale_log2, int slot, uint32_t row)
+      : smem_(smem), rows_(rows), scale_log2_(scale_log2), slot_(slot), row_(row) {}
+
+  // Where this thread's row of P begins, to be combined with a 16-byte piece of it by exclusive or: that is the swizzle.
+  __device__ static uint32_t row_address(const DecodeSmem &smem) {
+    const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane % 16;
+    return sm90::smem_address(smem.probabilities) + row * 128 + ((row % 8) ^ (lane / 16)) * 16;
+  }
 
   __device__ void piece(float (&s)[16], int i) {
     if (i == 0) find_maximum(s);
@@ -161,24 +168,26 @@ class Weigher {
     moved = __any_sync(~0u, moved);
     if (lane == 0) smem_.must_rescale[slot_][warp] = moved;
   }
-  __device__ void weigh(float (&s)[16], int i) {
+  __device__ void weigh(const float (&s)[16], int i) {
     const int r = i / 2 % 2;
-    s[i] = sm90::exp2_approx(fmaf(s[i], scale_log2_, offset_[r]));
-    rows_.sum[r] += s[i];
+    const float weight = sm90::exp2_approx(fmaf(s[i], scale_log2_, offset_[r]));
+    rows_.sum[r] += weight;
+    if (i % 2 == 0) {
+      left_ = weight;
+      return;
+    }
+    packed_[i / 2 % 4] = sm90::pack_bf16(left_, weight);
     if (i % 8 == 7) {
-      const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane % 16;
-      const int place = slot_ * 4 + i / 8 * 2 + lane / 16;
-      const float *v = s + i - 7;
-      sm90::store_matrices(sm90::smem_address(smem_.probabilities) + row * 128 + ((place ^ (row % 8)) << 4),
-                           sm90::pack_bf16(v[0], v[1]), sm90::pack_bf16(v[2], v[3]), sm90::pack_bf16(v[4], v[5]),
-                           sm90::pack_bf16(v[6], v[7]));
+      sm90::store_matrices(row_ ^ (slot_ * 64 + i / 8 * 32), packed_[0], packed_[1], packed_[2], packed_[3]);
     }
   }
 
   DecodeSmem &smem_;
   RowState &rows_;
-  float scale_log2_, top_[2], offset_[2];
+  float scale_log2_, top_[2], offset_[2], left_;
+  uint32_t packed_[4];
   int slot_;
+  uint32_t row_;
 };
 
 using Queries = uint32_t[kRegisterSlices][4];
@@ -255,6 +264,62 @@ __device__ __forceinline__ void load_queries(DecodeSmem &smem, Queries &q, RingP
   sm90::warpgroup_sync(kScoreSync);
 }
 
+// S and P of `steps` steps, whose keys the ring holds from `ring` on; P goes to the value warps through `slots`.
+// `mask(s, step)` hides the keys that a row does not see.
+template <typename Mask>
+__device__ __forceinline__ void weigh_steps(DecodeSmem &smem, const Queries &q, RowState &rows, float scale_log2, int steps,
+                                            RingPosition<kStages> &ring, RingPosition<kSlots> &slots, Mask mask) {
+  const uint32_t row = Weigher::row_address(smem);
+  float even[16], odd[16];  // S of two steps: one becomes P while the other is computed
+  auto wait_for_stage = [&] { sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity); };
+  auto announce = [&] {
+    sm90::fence_async_proxy();
+    sm90::barrier_arrive(sm90::smem_address(&smem.p_full[slots.place]));
+    slots.next();
+  };
+  int step = 0;
+  auto prepare = [&](float(&s)[16]) {
+    mask(s, step);
+    sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slots.place]), slots.parity ^ 1);
+    return Weigher(smem, rows, scale_log2, slots.place, row);
+  };
+  // P of this step and S of the next.
+  auto advance = [&](float(&s)[16], float(&next)[16]) {
+    wait_for_stage();
+    Weigher weigher = prepare(s);
+    start_scores(smem, next, q, ring.place, [&](int i) {
+      if (i < Weigher::kPieces) weigher.piece(s, i);
+      if (i == Weigher::kPieces) announce();  // O += P V fills the gap between these products and the next
+    });
+    finish_scores(next);
+    ring.next();
+    ++step;
+  };
+  auto finish = [&](float(&s)[16]) {
+    Weigher weigher = prepare(s);
+#pragma unroll
+    for (int i = 0; i < Weigher::kPieces; ++i) weigher.piece(s, i);
+    announce();
+  };
+
+  wait_for_stage();
+  start_scores(smem, even, q, ring.place, [](int) {});
+  finish_scores(even);
+  ring.next();
+  for (;;) {
+    if (step == steps - 1) {
+      finish(even);
+      break;
+    }
+    advance(even, odd);
+    if (step == steps - 1) {
+      finish(odd);
+      break;
+    }
+    advance(odd, even);
+  }
+}
+
 // Hands 1 / sum to the value warps and writes the log-sum-exp of a finished share.
 __device__ __forceinline__ void publish_sums(DecodeSmem &smem, const DecodeParams &p, const Share &share, int tile,
                                              const RowState &rows, uint32_t sum_parity) {
@@ -285,62 +350,15 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
   RingPosition<kSlots> slots;
   uint32_t sum_parity = 0;
   Queries q;
-  float even[16], odd[16];  // S of two steps: one becomes P while the other is computed
-
-  auto announce = [&] {
-    sm90::fence_async_proxy();
-    sm90::barrier_arrive(sm90::smem_address(&smem.p_full[slots.place]));
-    slots.next();
-  };
-  auto wait_for_stage = [&] { sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity); };
 
   for (ShareWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     RowState rows = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
     if (!share.empty()) {
       load_queries<kCluster>(smem, q, ring);
-      wait_for_stage();
-      start_scores(smem, even, q, ring.place, [](int) {});
-      finish_scores(even);
-      ring.next();
-    }
-    int step = share.first_step;
-    const int last = share.end_step - 1;
-    auto prepare = [&](float(&s)[16]) {
-      mask_scores(s, step * kStepTokens, share.length, p, tile);
-      sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slots.place]), slots.parity ^ 1);
-      return Weigher(smem, rows, p.scale_log2, slots.place);
-    };
-    // P of this step and S of the next.
-    auto advance = [&](float(&s)[16], float(&next)[16]) {
-      wait_for_stage();
-      Weigher weigher = prepare(s);
-      start_scores(smem, next, q, ring.place, [&](int i) {
-        if (i < Weigher::kPieces) weigher.piece(s, i);
-        if (i == Weigher::kPieces) announce();  // O += P V fills the gap between these products and the next
+      weigh_steps(smem, q, rows, p.scale_log2, share.end_step - share.first_step, ring, slots, [&](float(&s)[16], int step) {
+        mask_scores(s, (share.first_step + step) * kStepTokens, share.length, p, tile);
       });
-      finish_scores(next);
-      ring.next();
-      ++step;
-    };
-    auto finish = [&](float(&s)[16]) {
-      Weigher weigher = prepare(s);
-#pragma unroll
-      for (int i = 0; i < Weigher::kPieces; ++i) weigher.piece(s, i);
-      announce();
-      ++step;
-    };
-    while (step <= last) {
-      if (step == last) {
-        finish(even);
-        break;
-      }
-      advance(even, odd);
-      if (step == last) {
-        finish(odd);
-        break;
-      }
-      advance(odd, even);
     }
     publish_sums(smem, p, share, tile, rows, sum_parity);
     sum_parity ^= 1;
