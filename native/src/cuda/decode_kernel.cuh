@@ -193,35 +193,24 @@ __device__ __forceinline__ void store_output(const DecodeSmem &smem, float (&o)[
   for (int r = 0; r < 2; ++r) {
     int row = warp * 16 + lane / 4 + 8 * r, query_row = tile * kTileRows + row;
     float inverse = smem.inverse_sum[row];
-    const bool valid = query_row < p.rows;
-    if (share.whole()) {
-      int64_t start = (static_cast<int64_t>(share.seq) * p.rows + query_row) * kValueDim + column + lane % 4 * 8;
+    int64_t start = (static_cast<int64_t>(share.seq) * p.rows + query_row) * kValueDim + column + lane % 4 * 8;
 #pragma unroll
-      for (int group = 0; group < 4; ++group) {
-        uint32_t v[4];
+    for (int group = 0; group < 4; ++group) {
+      uint32_t v[4];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          int at = (group * 4 + i) * 4 + r * 2;
-          v[i] = sm90::pack_bf16(o[at] * inverse, o[at + 1] * inverse);
-        }
-        transpose_quad(v);
-        if (valid) *reinterpret_cast<uint4 *>(p.out + start + group * 32) = make_uint4(v[0], v[1], v[2], v[3]);
+      for (int i = 0; i < 4; ++i) {
+        int at = (group * 4 + i) * 4 + r * 2;
+        v[i] = sm90::pack_bf16(o[at] * inverse, o[at + 1] * inverse);
       }
-    } else if (valid) {
-      int64_t start = (static_cast<int64_t>(share.slot(p)) * p.rows + query_row) * kValueDim + column + lane % 4 * 2;
-#pragma unroll
-      for (int i = 0; i < 16; ++i) {
-        *reinterpret_cast<float2 *>(p.partial_out + start + i * 8) =
-            make_float2(o[i * 4 + r * 2] * inverse, o[i * 4 + r * 2 + 1] * inverse);
-      }
+      transpose_quad(v);
+      if (query_row < p.rows) *reinterpret_cast<uint4 *>(p.out + start + group * 32) = make_uint4(v[0], v[1], v[2], v[3]);
     }
   }
 }
 
-// Columns of a partial result of a full tile, 64 at a time through `scratch`, 16 KB that this warpgroup has for itself: as
-// they lie in registers a warp's store touches eight rows with 32 bytes each, eight cycles; this way it takes 512 bytes in
-// four. With few rows there is little to store and the detour costs more than it gives.
-__device__ __forceinline__ void store_in_lines(const DecodeSmem &smem, uint8_t *scratch, float (&o)[64],
+// Columns of a partial result, 64 at a time through `scratch`, 16 KB that this warpgroup has for itself: as they lie in
+// registers a warp's store would touch eight rows with 32 bytes each, eight cycles; this way it takes 512 bytes in four.
+__device__ __forceinline__ void store_partial(const DecodeSmem &smem, uint8_t *scratch, float (&o)[64],
                                               const DecodeParams &p, int slot, int tile, int column, uint32_t sync_id) {
   constexpr int kColumns = 64, kRowBytes = kColumns * 4;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
@@ -267,7 +256,7 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
     const Share share = walk.take();
 #pragma unroll
     for (int i = 0; i < 64; ++i) left[i] = right[i] = 0.0f;
-    const bool in_lines = !share.whole() && !share.empty() && p.rows >= kTileRows;
+    const bool partial = !share.whole();
     int scratch_place = 0;
     if (!share.empty()) {  // the queries
       ring.next();
@@ -304,7 +293,7 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
       sm90::hold(left);
       sm90::hold(right);
       sm90::barrier_arrive(sm90::smem_address(&smem.p_empty[slots.place]));
-      const bool kept = in_lines && step + 1 == share.end_step;  // for the store below
+      const bool kept = partial && step + 1 == share.end_step;  // for the store below
       if (lane == 0 && !kept) release<kCluster>(smem.empty[ring.place], 1);
       if (kept) scratch_place = ring.place;
       slots.next();
@@ -314,11 +303,11 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
     sm90::barrier_wait(sm90::smem_address(&smem.sum_full), sum_parity);
     sum_parity ^= 1;
     const int column = side * kValueColumns;
-    if (in_lines) {
+    if (partial) {
       uint8_t *scratch = smem.stages[scratch_place] + side * (kValueColumns / 64) * kChunkBytes;
       const int slot = share.slot(p);
-      store_in_lines(smem, scratch, left, p, slot, tile, column, kValueSync + side);
-      store_in_lines(smem, scratch, right, p, slot, tile, column + kValueColumns / 2, kValueSync + side);
+      store_partial(smem, scratch, left, p, slot, tile, column, kValueSync + side);
+      store_partial(smem, scratch, right, p, slot, tile, column + kValueColumns / 2, kValueSync + side);
       sm90::fence_async_proxy();
       __syncwarp();
       if (lane == 0) release<kCluster>(smem.empty[scratch_place], 1);
