@@ -193,51 +193,27 @@ __device__ __forceinline__ void store_output(const DecodeSmem &smem, float (&o)[
   for (int r = 0; r < 2; ++r) {
     int row = warp * 16 + lane / 4 + 8 * r, query_row = tile * kTileRows + row;
     float inverse = smem.inverse_sum[row];
-    int64_t start = (static_cast<int64_t>(share.seq) * p.rows + query_row) * kValueDim + column + lane % 4 * 8;
+    bool valid = query_row < p.rows;
+    if (share.whole()) {
+      int64_t start = (static_cast<int64_t>(share.seq) * p.rows + query_row) * kValueDim + column + lane % 4 * 8;
 #pragma unroll
-    for (int group = 0; group < 4; ++group) {
-      uint32_t v[4];
+      for (int group = 0; group < 4; ++group) {
+        uint32_t v[4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        int at = (group * 4 + i) * 4 + r * 2;
-        v[i] = sm90::pack_bf16(o[at] * inverse, o[at + 1] * inverse);
+        for (int i = 0; i < 4; ++i) {
+          int at = (group * 4 + i) * 4 + r * 2;
+          v[i] = sm90::pack_bf16(o[at] * inverse, o[at + 1] * inverse);
+        }
+        transpose_quad(v);
+        if (valid) *reinterpret_cast<uint4 *>(p.out + start + group * 32) = make_uint4(v[0], v[1], v[2], v[3]);
       }
-      transpose_quad(v);
-      if (query_row < p.rows) *reinterpret_cast<uint4 *>(p.out + start + group * 32) = make_uint4(v[0], v[1], v[2], v[3]);
-    }
-  }
-}
-
-// Columns of a partial result, 64 at a time through `scratch`, 16 KB that this warpgroup has for itself: as they lie in
-// registers a warp's store would touch eight rows with 32 bytes each, eight cycles; this way it takes 512 bytes in four.
-__device__ __forceinline__ void store_partial(const DecodeSmem &smem, uint8_t *scratch, float (&o)[64],
-                                              const DecodeParams &p, int slot, int tile, int column, uint32_t sync_id) {
-  constexpr int kColumns = 64, kRowBytes = kColumns * 4;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-  // 16-byte piece u of a row lies at u ^ (row % 8 * 2): no two lanes meet in a bank.
+    } else if (valid) {
+      int64_t start = (static_cast<int64_t>(share.slot(p)) * p.rows + query_row) * kValueDim + column + lane % 4 * 2;
 #pragma unroll
-  for (int pass = 0; pass < 2; ++pass) {
-    sm90::warpgroup_sync(sync_id);  // what was there has been used
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int row = warp * 16 + lane / 4 + 8 * r;
-      const float inverse = smem.inverse_sum[row];
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const int at = (pass * 8 + i) * 4 + r * 2, piece = (i * 2 + lane % 4 / 2) ^ (row % 8 * 2);
-        *reinterpret_cast<float2 *>(scratch + row * kRowBytes + piece * 16 + lane % 2 * 8) =
-            make_float2(o[at] * inverse, o[at + 1] * inverse);
+      for (int i = 0; i < 16; ++i) {
+        *reinterpret_cast<float2 *>(p.partial_out + start + i * 8) =
+            make_float2(o[i * 4 + r * 2] * inverse, o[i * 4 + r * 2 + 1] * inverse);
       }
-    }
-    sm90::warpgroup_sync(sync_id);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const int row = warp * 16 + i * 2 + lane / 16, query_row = tile * kTileRows + row;
-      const int piece = (lane % 16) ^ (row % 8 * 2);
-      const float4 values = *reinterpret_cast<const float4 *>(scratch + row * kRowBytes + piece * 16);
-      if (query_row >= p.rows) continue;
-      float *out = p.partial_out + (static_cast<int64_t>(slot) * p.rows + query_row) * kValueDim + column;
-      *reinterpret_cast<float4 *>(out + pass * kColumns + lane % 16 * 4) = values;
     }
   }
 }
@@ -256,8 +232,6 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
     const Share share = walk.take();
 #pragma unroll
     for (int i = 0; i < 64; ++i) left[i] = right[i] = 0.0f;
-    const bool partial = !share.whole();
-    int scratch_place = 0;
     if (!share.empty()) {  // the queries
       ring.next();
       ring.next();
@@ -293,28 +267,15 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
       sm90::hold(left);
       sm90::hold(right);
       sm90::barrier_arrive(sm90::smem_address(&smem.p_empty[slots.place]));
-      const bool kept = partial && step + 1 == share.end_step;  // for the store below
-      if (lane == 0 && !kept) release<kCluster>(smem.empty[ring.place], 1);
-      if (kept) scratch_place = ring.place;
+      if (lane == 0) release<kCluster>(smem.empty[ring.place], 1);
       slots.next();
       ring.next();
     }
 
     sm90::barrier_wait(sm90::smem_address(&smem.sum_full), sum_parity);
     sum_parity ^= 1;
-    const int column = side * kValueColumns;
-    if (partial) {
-      uint8_t *scratch = smem.stages[scratch_place] + side * (kValueColumns / 64) * kChunkBytes;
-      const int slot = share.slot(p);
-      store_partial(smem, scratch, left, p, slot, tile, column, kValueSync + side);
-      store_partial(smem, scratch, right, p, slot, tile, column + kValueColumns / 2, kValueSync + side);
-      sm90::fence_async_proxy();
-      __syncwarp();
-      if (lane == 0) release<kCluster>(smem.empty[scratch_place], 1);
-    } else {
-      store_output(smem, left, p, share, tile, column);
-      store_output(smem, right, p, share, tile, column + kValueColumns / 2);
-    }
+    store_output(smem, left, p, share, tile, side * kValueColumns);
+    store_output(smem, right, p, share, tile, side * kValueColumns + kValueColumns / 2);
     sm90::barrier_arrive(sm90::smem_address(&smem.sum_empty));
   }
 }
