@@ -1,5 +1,5 @@
-// What the score warpgroup does with a share or item, in decode and prefill alike: queries into registers, S = Q K^T, the
-// softmax, P.
+// What the score warpgroup does: queries into registers, S = Q K^T, the softmax, P. Prefill has its own loop over the steps,
+// out of the same pieces.
 #pragma once
 
 #include "decode_common.cuh"
