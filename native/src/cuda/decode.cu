@@ -67,8 +67,10 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.tiles = (shape.rows + kTileRows - 1) / kTileRows;
   shape.cluster = shape.tiles % 2 == 0 && args.max_len > kLongSequence ? 2 : 1;
   shape.parts = std::max(1, multiprocessors / shape.tiles);
-  shape.sequence_overhead = many_rows ? 8 : 4;  // both measured: docs/kernels.md
+  shape.sequence_overhead = many_rows ? 4 : 3;  // all measured: docs/kernels.md
+  shape.split_overhead = many_rows ? 4 : 1;
   shape.least_steps = many_rows ? 3 : 1;
+  shape.least_piece = 4;
   const bool deterministic = args.flags & MLA_PLAN_DETERMINISTIC;
   shape.rule = deterministic ? deterministic_rule(args.heads) : SplitRule{};
   shape.most_splits = deterministic ? shape.rule.most_splits(steps_of(args.max_len)) : 0;
@@ -98,15 +100,25 @@ DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape
 }
 
 cudaError_t launch_combine(const DecodeShape &shape, const DecodeParams &params, cudaStream_t stream) {
-  const int items = shape.rows * kSlices, jobs = shape.rule.fixed() ? shape.batch : std::min(shape.batch, shape.parts);
-  // A block works on one item as long as all blocks are on the device at once; else a warp does. The two add in a
-  // different order, so the deterministic plan, for which the batch must not matter, always takes the latter.
-  if (!shape.rule.fixed() && items * jobs <= shape.parts * shape.tiles * kCombineBlocksPerMultiprocessor) {
-    Launch launch(dim3(items, jobs), kCombineWarps * 32, 0, stream);
-    return cudaLaunchKernelEx(&launch.config, combine_kernel<kCombineWarps>, params);
+  const int jobs = shape.rule.fixed() ? shape.batch : std::min(shape.batch, shape.parts);
+  const int64_t rows = static_cast<int64_t>(shape.rows) * jobs;
+  const int64_t resident = static_cast<int64_t>(shape.parts) * shape.tiles * kCombineBlocksPerMultiprocessor;
+  // No more blocks than run at once; they go round. `items` of a block, in all `count`.
+  auto launch = [&](auto kernel, int64_t count, int items) {
+    const int64_t job_blocks = (count / jobs + items - 1) / items;
+    Launch launch(dim3(static_cast<unsigned>(std::min(job_blocks * jobs, resident))), kCombineWarps * 32, 0, stream);
+    return cudaLaunchKernelEx(&launch.config, kernel, params, jobs);
+  };
+  // Few slices: a block each. The warps that share the splits add in another order than one warp does, so the
+  // deterministic plan, for which the batch must not matter, does without.
+  if (!shape.rule.fixed() && rows * kSlices <= 2 * resident) {
+    return launch(combine_kernel<kCombineWarps, 1>, rows * kSlices, 1);
   }
-  Launch launch(dim3((items + kCombineWarps - 1) / kCombineWarps, jobs), kCombineWarps * 32, 0, stream);
-  return cudaLaunchKernelEx(&launch.config, combine_kernel<1>, params);
+  // As wide as leaves a warp's work to every warp.
+  const int64_t warps = resident * kCombineWarps;
+  if (rows >= warps) return launch(combine_kernel<1, 4>, rows, kCombineWarps);
+  if (rows * 2 >= warps) return launch(combine_kernel<1, 2>, rows * 2, kCombineWarps);
+  return launch(combine_kernel<1, 1>, rows * kSlices, kCombineWarps);
 }
 
 mla_status plan(const mla_plan_args &args, const mla_tensor &seq_lens, mla_tensor &tiles, mla_tensor &splits,

@@ -21,8 +21,10 @@ struct DecodeShape {
   int tiles;              // 64-row tiles of them, a thread block each
   int cluster;            // thread blocks that share what they read from the cache: 1 or 2
   int parts;              // workers; the grid is tiles x parts
-  int sequence_overhead;  // cost of starting a sequence, in steps of 32 keys
+  int sequence_overhead;  // cost of the queries of a sequence, in steps of 32 keys
+  int split_overhead;     // and of the outputs of a split of it
   int least_steps;        // no part is cut smaller: a partial result costs, too
+  int least_piece;        // nor is less cut off a sequence
   SplitRule rule;         // of the deterministic plan, else all zero
   int most_splits;        // of a sequence, by the rule
   int64_t slots;          // of partial results in the workspace

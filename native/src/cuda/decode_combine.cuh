@@ -7,7 +7,7 @@
 namespace mla::cuda {
 
 constexpr int kCombineWarps = 8;
-constexpr int kCombineBlocksPerMultiprocessor = 8;  // that run at once
+constexpr int kCombineBlocksPerMultiprocessor = 4;  // that run at once
 constexpr int kSliceColumns = 128;                  // of one output row: four values a lane
 constexpr int kSlices = kValueDim / kSliceColumns;
 
@@ -15,7 +15,7 @@ __device__ __forceinline__ float4 weighted_sum(float4 sum, float weight, float4 
   return make_float4(sum.x + weight * v.x, sum.y + weight * v.y, sum.z + weight * v.z, sum.w + weight * v.w);
 }
 
-// Which sequence a block of the combine kernel joins; one split or none: nothing to do.
+// A sequence whose splits are to be joined; one split or none: nothing to do.
 struct CombineJob {
   int seq, splits;
   int first_slot, second_slot;  // of its partial results; from the second on they are `stride` apart
@@ -33,64 +33,102 @@ __device__ __forceinline__ CombineJob combine_job(const DecodeParams &p, int ind
           continued_slot(row.combine_part + 1), continued_slot(1)};
 }
 
-// Grid: (items, sequences that may have been cut), an item being a slice of a query row. kWarps warps of a block share
-// the splits of an item.
-template <int kWarps>
-__global__ void __launch_bounds__(kCombineWarps * 32) combine_kernel(const __grid_constant__ DecodeParams p) {
-  __shared__ float4 sums[kCombineWarps][32];
+// The splits' shares in a row's result, by the lanes of a warp together.
+class RowWeights {
+ public:
+  __device__ RowWeights(const DecodeParams &p, const CombineJob &job, int row)
+      : job_(job), lse_(p.partial_lse + row), rows_(p.rows) {
+    const int lane = threadIdx.x % 32;
+    float top = -INFINITY, total = 0.0f;
+    for (int s = lane; s < job.splits; s += 32) top = fmaxf(top, lse(s));
+    for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
+    base_ = top == -INFINITY ? 0.0f : top;
+    for (int s = lane; s < job.splits; s += 32) total += exp2f(lse(s) - base_);
+    for (int step = 16; step > 0; step /= 2) total += __shfl_xor_sync(~0u, total, step);
+    lse2_ = total > 0.0f ? base_ + log2f(total) : -INFINITY;
+    inverse_ = total > 0.0f ? 1.0f / total : 0.0f;
+  }
+  __device__ float operator()(int split) const { return exp2f(lse(split) - base_) * inverse_; }
+  __device__ float lse2() const { return lse2_; }  // of the whole row
+
+ private:
+  __device__ float lse(int split) const { return lse_[static_cast<int64_t>(job_.slot(split)) * rows_]; }
+
+  const CombineJob &job_;
+  const float *lse_;
+  int rows_;
+  float base_, lse2_, inverse_;
+};
+
+// An item is kWidth slices of a query row, the work of kWarps warps, which share out its splits. A block takes
+// kCombineWarps / kWarps items of one job at a time; `jobs` may be more than there are.
+template <int kWarps, int kWidth>
+__global__ void __launch_bounds__(kCombineWarps * 32, kCombineBlocksPerMultiprocessor)
+    combine_kernel(const __grid_constant__ DecodeParams p, int jobs) {
+  static_assert(kWarps == 1 || kWidth == 1, "the warps of an item add one slice of sums");
+  constexpr int kItems = kCombineWarps / kWarps, kRowItems = kSlices / kWidth;
+  __shared__ float4 sums[kWarps == 1 ? 1 : kCombineWarps][32];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int item = blockIdx.x * (kCombineWarps / kWarps) + warp / kWarps;
-  const int row = item / kSlices, column = item % kSlices * kSliceColumns + lane * 4;
+  const int job_blocks = (p.rows * kRowItems + kItems - 1) / kItems;
   // The plan is older than the kernel before this one, which has waited for it before it let this one start.
-  const CombineJob job = combine_job(p, blockIdx.y);
-  const int seq = job.seq, splits = job.splits;
+  CombineJob job = combine_job(p, blockIdx.x / job_blocks);
   sm90::wait_for_previous_kernel();
   sm90::launch_dependents();
-  if (splits < 2 || row >= p.rows) return;
-  auto place = [&](int split) { return static_cast<int64_t>(job.slot(split)) * p.rows + row; };
 
-  auto values_of = [&](int split) {
-    return *reinterpret_cast<const float4 *>(p.partial_out + place(split) * kValueDim + column);
-  };
-  constexpr int kAhead = 4;  // values that are under way while the weights are computed
-  float4 ahead[kAhead];
-#pragma unroll
-  for (int i = 0; i < kAhead; ++i) {
-    int s = warp % kWarps + i * kWarps;
-    ahead[i] = s < splits ? values_of(s) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-  }
+  for (int block = blockIdx.x; block < jobs * job_blocks; block += gridDim.x) {
+    if (block != static_cast<int>(blockIdx.x)) job = combine_job(p, block / job_blocks);
+    const int item = block % job_blocks * kItems + warp / kWarps;
+    const int row = item / kRowItems, column = item % kRowItems * kWidth * kSliceColumns + lane * 4;
+    if (job.splits < 2 || row >= p.rows) continue;
 
-  float top = -INFINITY;
-  for (int s = lane; s < splits; s += 32) top = fmaxf(top, p.partial_lse[place(s)]);
-  for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
-  const float base = top == -INFINITY ? 0.0f : top;
-  float total = 0.0f;
-  for (int s = lane; s < splits; s += 32) total += exp2f(p.partial_lse[place(s)] - base);
-  for (int step = 16; step > 0; step /= 2) total += __shfl_xor_sync(~0u, total, step);
-  const float lse2 = total > 0.0f ? base + log2f(total) : -INFINITY;
-  const float inverse = total > 0.0f ? 1.0f / total : 0.0f;
-  auto weight_of = [&](int split) { return exp2f(p.partial_lse[place(split)] - base) * inverse; };
+    struct Values {
+      float4 slices[kWidth];
+    };
+    auto values_of = [&](int split) {
+      const float *values = p.partial_out + (static_cast<int64_t>(job.slot(split)) * p.rows + row) * kValueDim + column;
+      Values v;
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) v.slices[i] = *reinterpret_cast<const float4 *>(values + i * kSliceColumns);
+      return v;
+    };
+    constexpr int kAhead = 4 / kWidth;  // values that are under way while the weights are computed
+    Values ahead[kAhead], sum = {};
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int s = warp % kWarps + i * kWarps;
+      ahead[i] = s < job.splits ? values_of(s) : Values{};
+    }
+    const RowWeights weights(p, job, row);
+    auto add = [&](int split, const Values &v) {
+      const float weight = weights(split);
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) sum.slices[i] = weighted_sum(sum.slices[i], weight, v.slices[i]);
+    };
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int s = warp % kWarps + i * kWarps;
+      if (s < job.splits) add(s, ahead[i]);
+    }
+#pragma unroll(8 / kWidth)
+    for (int s = warp % kWarps + kAhead * kWarps; s < job.splits; s += kWarps) add(s, values_of(s));
 
-  float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    if constexpr (kWarps > 1) {
+      static_assert(kWarps == kCombineWarps, "all warps of the block meet");
+      sums[warp][lane] = sum.slices[0];
+      __syncthreads();
 #pragma unroll
-  for (int i = 0; i < kAhead; ++i) {
-    int s = warp % kWarps + i * kWarps;
-    if (s < splits) sum = weighted_sum(sum, weight_of(s), ahead[i]);
-  }
-#pragma unroll 8
-  for (int s = warp % kWarps + kAhead * kWarps; s < splits; s += kWarps) {
-    sum = weighted_sum(sum, weight_of(s), values_of(s));
-  }
-  if (kWarps > 1) {
-    sums[warp][lane] = sum;
-    __syncthreads();
-    if (warp % kWarps > 0) return;
+      for (int w = 1; w < kWarps; ++w) sum.slices[0] = weighted_sum(sum.slices[0], 1.0f, sums[(warp + w) % kWarps][lane]);
+      __syncthreads();  // the sums have been read
+      if (warp > 0) continue;
+    }
+    __nv_bfloat16 *out = p.out + (static_cast<int64_t>(job.seq) * p.rows + row) * kValueDim + column;
 #pragma unroll
-    for (int w = 1; w < kWarps; ++w) sum = weighted_sum(sum, 1.0f, sums[warp + w][lane]);
+    for (int i = 0; i < kWidth; ++i) {
+      const float4 v = sum.slices[i];
+      *reinterpret_cast<uint2 *>(out + i * kSliceColumns) = make_uint2(sm90::pack_bf16(v.x, v.y), sm90::pack_bf16(v.z, v.w));
+    }
+    if (item % kRowItems == 0 && lane == 0) p.lse[lse_place(p, job.seq, row)] = natural_lse(weights.lse2());
   }
-  uint2 packed = make_uint2(sm90::pack_bf16(sum.x, sum.y), sm90::pack_bf16(sum.z, sum.w));
-  *reinterpret_cast<uint2 *>(p.out + (static_cast<int64_t>(seq) * p.rows + row) * kValueDim + column) = packed;
-  if (item % kSlices == 0 && lane == 0) p.lse[lse_place(p, seq, row)] = natural_lse(lse2);
 }
 
 }  // namespace mla::cuda

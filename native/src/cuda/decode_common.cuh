@@ -81,11 +81,13 @@ struct RingPosition {
 // Consecutive steps of one sequence that give one result, partial or whole.
 struct Share {
   int seq, length, first_step, end_step;
+  bool continues;  // the share before is of the same sequence: its queries are still there
   __device__ bool empty() const { return first_step >= end_step; }
+  __device__ bool takes_queries() const { return !empty() && !continues; }
   __device__ bool whole() const { return first_step == 0 && end_step * kStepTokens >= length; }
   // Where its partial result goes.
   __device__ int slot(const DecodeParams &p) const {
-    if (p.rule.fixed()) return seq * p.most_splits + first_step / p.rule.split_steps(steps_of(length));
+    if (p.rule.fixed()) return seq * p.most_splits + quotient(first_step, p.rule.split_steps(steps_of(length)));
     return first_step > 0 ? continued_slot(blockIdx.y) : starting_slot(blockIdx.y);
   }
 };
@@ -107,7 +109,7 @@ class ShareWalk {
   __device__ bool done() const { return seq_ > part_.last_seq; }
   __device__ Share take() {
     const int end = seq_ == part_.last_seq ? part_.end_step : steps_of(length_);
-    Share share = {seq_, length_, step_, end};
+    Share share = {seq_, length_, step_, end, step_ > (seq_ == part_.first_seq ? part_.first_step : 0)};
     if (p_.rule.fixed()) share.end_step = min(end, step_ + p_.rule.split_steps(steps_of(length_)));
     step_ = share.end_step;
     if (step_ < end) return share;

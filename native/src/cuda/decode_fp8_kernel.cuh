@@ -375,7 +375,7 @@ __device__ __forceinline__ void fp8_score_role(Fp8Smem<kTiles> &smem, const Fp8P
     const Share share = walk.take();
     const int end_key = min(share.end_step * kStepTokens, share.length);
     softmax.start();
-    if (!share.empty()) fp8_load_queries<kTiles>(q, params, share.seq, first_row, group);
+    if (share.takes_queries()) fp8_load_queries<kTiles>(q, params, share.seq, first_row, group);
 
     for (int step = share.first_step; step < share.end_step; step += 2) {
       const int first_key = step * kStepTokens;

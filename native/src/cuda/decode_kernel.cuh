@@ -57,7 +57,7 @@ __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &ma
   for (ShareWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
-    if (lane == 0) {
+    if (lane == 0 && share.takes_queries()) {
       for (int half = 0; half < kTileRows / kStepTokens; ++half) {
         fill([&](uint32_t target, uint32_t barrier, int x) {
           sm90::tma_load(target, &maps.queries, barrier, x, tile * kTileRows + half * kStepTokens, share.seq, policy);
@@ -297,8 +297,8 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
   for (ShareWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     RowState rows = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
+    if (share.takes_queries()) load_queries<kCluster>(smem, q, ring);
     if (!share.empty()) {
-      load_queries<kCluster>(smem, q, ring);
       wait_for_stage();
       start_scores(smem, even, q, ring.place, [](int) {});
       finish_scores(even);
@@ -424,7 +424,7 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
     const Share share = walk.take();
 #pragma unroll
     for (int i = 0; i < 64; ++i) left[i] = right[i] = 0.0f;
-    if (!share.empty()) {  // the queries
+    if (share.takes_queries()) {
       ring.next();
       ring.next();
     }

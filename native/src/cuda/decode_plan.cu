@@ -1,6 +1,6 @@
 // Shares the steps of all sequences out among parts of equal cost. The costs of the sequences are laid end to end on one
-// axis. The plan by load cuts that axis every `budget`; a sequence costs its steps and a fixed overhead for its queries
-// and outputs. The plan by length (deterministic) cuts it only between splits, each of which has the overhead.
+// axis. The plan by load cuts that axis every `budget`, or at the end of a sequence close by; a sequence costs its steps
+// and a fixed overhead for its queries and outputs. The plan by length (deterministic) cuts it only between splits.
 
 #include <cuda_runtime.h>
 
@@ -16,7 +16,7 @@ struct PlanParams {
   const int32_t *seq_lens;
   PlanPart *parts;
   int32_t *splits;
-  int batch, part_count, overhead, least;
+  int batch, part_count, overhead, split_overhead, least, least_piece;
   SplitRule rule;
 };
 
@@ -58,22 +58,37 @@ __device__ int first_beyond(const int *ends, int count, int position) {
 __global__ void __launch_bounds__(kPlanThreads) plan_by_load_kernel(PlanParams p) {
   extern __shared__ int ends[];  // end of each sequence on the cost axis
   __shared__ int totals[kPlanThreads / 32];
-  int *jobs = ends + p.batch;  // prefix sum of the parts in which a cut sequence starts
-  for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) ends[b] = steps_of(p.seq_lens[b]) + p.overhead;
+  int *cuts = ends + p.batch;            // where each part ends
+  int *jobs = cuts + p.part_count;       // prefix sum of the parts in which a cut sequence starts
+  for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) ends[b] = steps_of(p.seq_lens[b]) + p.overhead + p.split_overhead;
   __syncthreads();
   prefix_sum(ends, p.batch, totals);
   const int budget = max((ends[p.batch - 1] + p.part_count - 1) / p.part_count, p.least);
+  const int least_piece = min(p.least_piece, budget / 8);
 
   // A sequence's steps are the last of its interval; an empty sequence stands at its interval's last place.
   auto first_place = [&](int b) { return ends[b] - max(steps_of(p.seq_lens[b]), 1); };
-  auto last_part = [&](int b) { return (ends[b] - 1) / budget; };
+  auto part_of = [&](int position) { return first_beyond(cuts, p.part_count, position); };
+  auto last_part = [&](int b) { return part_of(ends[b] - 1); };
+
+  for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
+    int cut = (part + 1) * budget;
+    const int b = first_beyond(ends, p.batch, cut);
+    if (b < p.batch) {
+      if (cut - first_place(b) < least_piece) cut = b == 0 ? 0 : ends[b - 1];
+      else if (ends[b] - cut < least_piece) cut = ends[b];
+    }
+    cuts[part] = cut;
+  }
+  __syncthreads();
 
   // At most one cut sequence starts in a part: its last.
   auto cut_here = [&](const PlanPart &row, int part) {
-    return row.first_seq <= row.last_seq && first_place(row.last_seq) >= part * budget && last_part(row.last_seq) > part;
+    const int begin = part == 0 ? 0 : cuts[part - 1];
+    return row.first_seq <= row.last_seq && first_place(row.last_seq) >= begin && last_part(row.last_seq) > part;
   };
   for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
-    int begin = part * budget, end = begin + budget;
+    const int begin = part == 0 ? 0 : cuts[part - 1], end = cuts[part];
     PlanPart row = {};
     row.first_seq = first_beyond(ends, p.batch, begin);
     row.last_seq = min(first_beyond(ends, p.batch, end), p.batch - 1);
@@ -99,7 +114,7 @@ __global__ void __launch_bounds__(kPlanThreads) plan_by_load_kernel(PlanParams p
   }
 
   for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) {
-    p.splits[b + 1] = last_part(b) - first_place(b) / budget + 1;
+    p.splits[b + 1] = last_part(b) - part_of(first_place(b)) + 1;
   }
   if (threadIdx.x == 0) p.splits[0] = 0;
   __syncthreads();
@@ -112,7 +127,8 @@ struct Cut {
   int position, seq, step;
 };
 
-// The cost axis of a plan by length: each split costs its steps and the overhead.
+// The cost axis of a plan by length: a sequence costs an overhead for its queries, and each split its steps and an
+// overhead for its outputs.
 struct SplitAxis {
   const int *ends;  // of each sequence
   PlanParams p;
@@ -123,8 +139,8 @@ struct SplitAxis {
     if (position >= total()) return {total(), p.batch, 0};
     while (ends[seq] <= position) ++seq;
     const int begin = seq == 0 ? 0 : ends[seq - 1], chunk = p.rule.split_steps(steps_of(p.seq_lens[seq]));
-    const int splits = (position - begin) / (chunk + p.overhead);
-    return {begin + splits * (chunk + p.overhead), seq, splits * chunk};
+    const int cost = chunk + p.split_overhead, splits = quotient(max(position - begin - p.overhead, 0), cost);
+    return {splits == 0 ? begin : begin + p.overhead + splits * cost, seq, splits * chunk};
   }
 };
 
@@ -139,9 +155,9 @@ __global__ void __launch_bounds__(kPlanThreads) plan_by_length_kernel(PlanParams
   __syncthreads();
   for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) {
     const int steps = steps_of(p.seq_lens[b]), splits = p.rule.splits(steps);
-    ends[b] = steps + splits * p.overhead;
+    ends[b] = p.overhead + steps + splits * p.split_overhead;
     p.splits[b + 1] = splits;
-    atomicMax(&largest, p.rule.split_steps(steps) + p.overhead);
+    atomicMax(&largest, p.rule.split_steps(steps) + p.split_overhead + p.overhead);
   }
   if (threadIdx.x == 0) p.splits[0] = 0;
   __syncthreads();
@@ -186,13 +202,13 @@ __global__ void __launch_bounds__(kPlanThreads) plan_by_length_kernel(PlanParams
 
 cudaError_t launch_plan(const DecodeShape &shape, const int32_t *seq_lens, int32_t *tiles, int32_t *splits,
                         cudaStream_t stream) {
-  const size_t smem = sizeof(int) * (shape.batch + shape.parts);
+  const size_t smem = sizeof(int) * (shape.batch + 2 * shape.parts);
   auto kernel = shape.rule.fixed() ? plan_by_length_kernel : plan_by_load_kernel;
   cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                            (kMaxPlanBatch + shape.parts) * sizeof(int));
+                                            (kMaxPlanBatch + 2 * shape.parts) * sizeof(int));
   if (status != cudaSuccess) return status;
   PlanParams params = {seq_lens, reinterpret_cast<PlanPart *>(tiles), splits, shape.batch, shape.parts,
-                       shape.sequence_overhead, shape.least_steps, shape.rule};
+                       shape.sequence_overhead, shape.split_overhead, shape.least_steps, shape.least_piece, shape.rule};
   kernel<<<1, kPlanThreads, smem, stream>>>(params);
   return cudaGetLastError();
 }
