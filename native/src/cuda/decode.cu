@@ -67,8 +67,8 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.tiles = (shape.rows + kTileRows - 1) / kTileRows;
   shape.cluster = shape.tiles % 2 == 0 && args.max_len > kLongSequence ? 2 : 1;
   shape.parts = std::max(1, multiprocessors / shape.tiles);
-  shape.sequence_overhead = many_rows ? 4 : 3;  // all measured: docs/kernels.md
-  shape.split_overhead = many_rows ? 4 : 1;
+  shape.sequence_overhead = many_rows ? 4 : 1;  // all measured: docs/kernels.md
+  shape.split_overhead = many_rows ? 4 : 3;
   shape.least_steps = many_rows ? 3 : 1;
   shape.least_piece = 4;
   const bool deterministic = args.flags & MLA_PLAN_DETERMINISTIC;
@@ -78,7 +78,7 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   return shape;
 }
 
-int64_t workspace_floats(const DecodeShape &shape) { return shape.slots * shape.rows * (kValueDim + 1); }
+int64_t workspace_floats(const DecodeShape &shape) { return shape.slots * shape.rows * (kValueDim / 2 + kScales + 1); }
 
 DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape) {
   DecodeParams params;
@@ -88,8 +88,10 @@ DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape
   params.parts = static_cast<const PlanPart *>(args.tiles.data);
   params.out = static_cast<__nv_bfloat16 *>(args.out.data);
   params.lse = static_cast<float *>(args.lse.data);
-  params.partial_out = static_cast<float *>(args.workspace.data);
-  params.partial_lse = params.partial_out + shape.slots * shape.rows * kValueDim;
+  const int64_t partial_rows = shape.slots * shape.rows;
+  params.partial_scale = static_cast<float *>(args.workspace.data);
+  params.partial_out = reinterpret_cast<__half *>(params.partial_scale + partial_rows * kScales);
+  params.partial_lse = params.partial_scale + partial_rows * (kScales + kValueDim / 2);
   params.rule = shape.rule;
   params.most_splits = shape.most_splits;
   params.s_q = shape.s_q;
@@ -102,23 +104,22 @@ DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape
 cudaError_t launch_combine(const DecodeShape &shape, const DecodeParams &params, cudaStream_t stream) {
   const int jobs = shape.rule.fixed() ? shape.batch : std::min(shape.batch, shape.parts);
   const int64_t rows = static_cast<int64_t>(shape.rows) * jobs;
-  const int64_t resident = static_cast<int64_t>(shape.parts) * shape.tiles * kCombineBlocksPerMultiprocessor;
-  // No more blocks than run at once; they go round. `items` of a block, in all `count`.
-  auto launch = [&](auto kernel, int64_t count, int items) {
-    const int64_t job_blocks = (count / jobs + items - 1) / items;
-    Launch launch(dim3(static_cast<unsigned>(std::min(job_blocks * jobs, resident))), kCombineWarps * 32, 0, stream);
+  const int resident = shape.parts * shape.tiles * kCombineBlocksPerMultiprocessor;  // blocks that run at once
+  auto launch = [&](auto kernel, int items, int block_items) {
+    const int blocks = (items + block_items - 1) / block_items;
+    Launch launch(dim3(blocks, std::clamp(resident / blocks, 1, jobs)), kCombineWarps * 32, 0, stream);
     return cudaLaunchKernelEx(&launch.config, kernel, params, jobs);
   };
   // Few slices: a block each. The warps that share the splits add in another order than one warp does, so the
   // deterministic plan, for which the batch must not matter, does without.
-  if (!shape.rule.fixed() && rows * kSlices <= 2 * resident) {
-    return launch(combine_kernel<kCombineWarps, 1>, rows * kSlices, 1);
+  if (!shape.rule.fixed() && rows * kSlices <= resident) {
+    return launch(combine_kernel<kCombineWarps, 1>, shape.rows * kSlices, 1);
   }
-  // As wide as leaves a warp's work to every warp.
-  const int64_t warps = resident * kCombineWarps;
-  if (rows >= warps) return launch(combine_kernel<1, 4>, rows, kCombineWarps);
-  if (rows * 2 >= warps) return launch(combine_kernel<1, 2>, rows * 2, kCombineWarps);
-  return launch(combine_kernel<1, 1>, rows * kSlices, kCombineWarps);
+  // As wide as leaves work to every warp.
+  const int warps = resident * kCombineWarps;
+  if (rows >= warps) return launch(combine_kernel<1, 4>, shape.rows, kCombineWarps);
+  if (rows * 2 >= warps) return launch(combine_kernel<1, 2>, shape.rows * 2, kCombineWarps);
+  return launch(combine_kernel<1, 1>, shape.rows * kSlices, kCombineWarps);
 }
 
 mla_status plan(const mla_plan_args &args, const mla_tensor &seq_lens, mla_tensor &tiles, mla_tensor &splits,

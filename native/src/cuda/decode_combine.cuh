@@ -8,11 +8,12 @@ namespace mla::cuda {
 
 constexpr int kCombineWarps = 8;
 constexpr int kCombineBlocksPerMultiprocessor = 4;  // that run at once
-constexpr int kSliceColumns = 128;                  // of one output row: four values a lane
-constexpr int kSlices = kValueDim / kSliceColumns;
+constexpr int kSlices = kScales;                    // of an output row: 128 columns each, four values a lane
 
-__device__ __forceinline__ float4 weighted_sum(float4 sum, float weight, float4 v) {
-  return make_float4(sum.x + weight * v.x, sum.y + weight * v.y, sum.z + weight * v.z, sum.w + weight * v.w);
+__device__ __forceinline__ float4 weighted_sum(float4 sum, float weight, uint2 halves) {
+  const float2 v = __half22float2(*reinterpret_cast<const __half2 *>(&halves.x));
+  const float2 w = __half22float2(*reinterpret_cast<const __half2 *>(&halves.y));
+  return make_float4(sum.x + weight * v.x, sum.y + weight * v.y, sum.z + weight * w.x, sum.w + weight * w.y);
 }
 
 // A sequence whose splits are to be joined; one split or none: nothing to do.
@@ -60,49 +61,53 @@ class RowWeights {
   float base_, lse2_, inverse_;
 };
 
-// An item is kWidth slices of a query row, the work of kWarps warps, which share out its splits. A block takes
-// kCombineWarps / kWarps items of one job at a time; `jobs` may be more than there are.
+// An item is kWidth slices of a query row, the work of kWarps warps, which share out its splits. Grid: (items, in blocks of
+// kCombineWarps / kWarps; jobs, or fewer: the blocks go round). `jobs` may be more than there are.
 template <int kWarps, int kWidth>
 __global__ void __launch_bounds__(kCombineWarps * 32, kCombineBlocksPerMultiprocessor)
     combine_kernel(const __grid_constant__ DecodeParams p, int jobs) {
-  static_assert(kWarps == 1 || kWidth == 1, "the warps of an item add one slice of sums");
-  constexpr int kItems = kCombineWarps / kWarps, kRowItems = kSlices / kWidth;
+  static_assert(kWarps == 1 || (kWarps == kCombineWarps && kWidth == 1), "the warps of a block add one slice of sums");
   __shared__ float4 sums[kWarps == 1 ? 1 : kCombineWarps][32];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int job_blocks = (p.rows * kRowItems + kItems - 1) / kItems;
+  const int item = blockIdx.x * (kCombineWarps / kWarps) + warp / kWarps;
+  const int row = item / (kSlices / kWidth), slice = item % (kSlices / kWidth) * kWidth;
+  const int column = slice * kScaleColumns + lane * 4;
   // The plan is older than the kernel before this one, which has waited for it before it let this one start.
-  CombineJob job = combine_job(p, blockIdx.x / job_blocks);
+  CombineJob job = combine_job(p, blockIdx.y);
   sm90::wait_for_previous_kernel();
   sm90::launch_dependents();
+  if (row >= p.rows) return;
 
-  for (int block = blockIdx.x; block < jobs * job_blocks; block += gridDim.x) {
-    if (block != static_cast<int>(blockIdx.x)) job = combine_job(p, block / job_blocks);
-    const int item = block % job_blocks * kItems + warp / kWarps;
-    const int row = item / kRowItems, column = item % kRowItems * kWidth * kSliceColumns + lane * 4;
-    if (job.splits < 2 || row >= p.rows) continue;
-
+  for (int index = blockIdx.y; index < jobs; index += gridDim.y) {
+    if (index != static_cast<int>(blockIdx.y)) job = combine_job(p, index);
+    if (job.splits < 2) continue;
     struct Values {
-      float4 slices[kWidth];
+      uint2 slices[kWidth];  // four F16 each
+      float scales[kWidth];
     };
     auto values_of = [&](int split) {
-      const float *values = p.partial_out + (static_cast<int64_t>(job.slot(split)) * p.rows + row) * kValueDim + column;
+      const int64_t place = static_cast<int64_t>(job.slot(split)) * p.rows + row;
       Values v;
 #pragma unroll
-      for (int i = 0; i < kWidth; ++i) v.slices[i] = *reinterpret_cast<const float4 *>(values + i * kSliceColumns);
+      for (int i = 0; i < kWidth; ++i) {
+        v.slices[i] = *reinterpret_cast<const uint2 *>(p.partial_out + place * kValueDim + column + i * kScaleColumns);
+        v.scales[i] = p.partial_scale[place * kScales + slice + i];
+      }
       return v;
     };
-    constexpr int kAhead = 4 / kWidth;  // values that are under way while the weights are computed
-    Values ahead[kAhead], sum = {};
+    constexpr int kAhead = kWidth == 4 ? 2 : 4;  // values that are under way while the weights are computed
+    Values ahead[kAhead];
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       const int s = warp % kWarps + i * kWarps;
       ahead[i] = s < job.splits ? values_of(s) : Values{};
     }
     const RowWeights weights(p, job, row);
+    float4 sum[kWidth] = {};
     auto add = [&](int split, const Values &v) {
       const float weight = weights(split);
 #pragma unroll
-      for (int i = 0; i < kWidth; ++i) sum.slices[i] = weighted_sum(sum.slices[i], weight, v.slices[i]);
+      for (int i = 0; i < kWidth; ++i) sum[i] = weighted_sum(sum[i], weight * v.scales[i], v.slices[i]);
     };
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
@@ -113,21 +118,22 @@ __global__ void __launch_bounds__(kCombineWarps * 32, kCombineBlocksPerMultiproc
     for (int s = warp % kWarps + kAhead * kWarps; s < job.splits; s += kWarps) add(s, values_of(s));
 
     if constexpr (kWarps > 1) {
-      static_assert(kWarps == kCombineWarps, "all warps of the block meet");
-      sums[warp][lane] = sum.slices[0];
+      sums[warp][lane] = sum[0];
       __syncthreads();
-#pragma unroll
-      for (int w = 1; w < kWarps; ++w) sum.slices[0] = weighted_sum(sum.slices[0], 1.0f, sums[(warp + w) % kWarps][lane]);
+      for (int w = 1; w < kWarps && warp == 0; ++w) {
+        const float4 other = sums[w][lane];
+        sum[0] = make_float4(sum[0].x + other.x, sum[0].y + other.y, sum[0].z + other.z, sum[0].w + other.w);
+      }
       __syncthreads();  // the sums have been read
       if (warp > 0) continue;
     }
     __nv_bfloat16 *out = p.out + (static_cast<int64_t>(job.seq) * p.rows + row) * kValueDim + column;
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
-      const float4 v = sum.slices[i];
-      *reinterpret_cast<uint2 *>(out + i * kSliceColumns) = make_uint2(sm90::pack_bf16(v.x, v.y), sm90::pack_bf16(v.z, v.w));
+      *reinterpret_cast<uint2 *>(out + i * kScaleColumns) =
+          make_uint2(sm90::pack_bf16(sum[i].x, sum[i].y), sm90::pack_bf16(sum[i].z, sum[i].w));
     }
-    if (item % kRowItems == 0 && lane == 0) p.lse[lse_place(p, job.seq, row)] = natural_lse(weights.lse2());
+    if (slice == 0 && lane == 0) p.lse[lse_place(p, job.seq, row)] = natural_lse(weights.lse2());
   }
 }
 

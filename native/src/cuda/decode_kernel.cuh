@@ -378,34 +378,41 @@ __device__ __forceinline__ void transpose_quad(uint32_t (&v)[4]) {
   }
 }
 
+// Stores 128 columns of O of a finished share.
 __device__ __forceinline__ void store_output(const DecodeSmem &smem, float (&o)[64], const DecodeParams &p,
                                              const Share &share, int tile, int column) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const bool whole = share.whole();
+  uint16_t *out = whole ? reinterpret_cast<uint16_t *>(p.out) : reinterpret_cast<uint16_t *>(p.partial_out);
+  const int64_t first_row = static_cast<int64_t>(whole ? share.seq : share.slot(p)) * p.rows;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    int row = warp * 16 + lane / 4 + 8 * r, query_row = tile * kTileRows + row;
-    float inverse = smem.inverse_sum[row];
-    bool valid = query_row < p.rows;
-    if (share.whole()) {
-      int64_t start = (static_cast<int64_t>(share.seq) * p.rows + query_row) * kValueDim + column + lane % 4 * 8;
+    const int row = warp * 16 + lane / 4 + 8 * r, query_row = tile * kTileRows + row;
+    const bool valid = query_row < p.rows;
+    const float inverse = smem.inverse_sum[row];
+    float up = 1.0f;
+    if (!whole) {
+      float top = 0.0f;
 #pragma unroll
-      for (int group = 0; group < 4; ++group) {
-        uint32_t v[4];
+      for (int i = 0; i < 32; ++i) top = fmaxf(top, fabsf(o[i / 2 * 4 + r * 2 + i % 2]));
+      top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+      top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+      const HalfScale scale(top * inverse);
+      up = scale.up;
+      if (valid && lane % 4 == 0) p.partial_scale[(first_row + query_row) * kScales + column / kScaleColumns] = scale.down;
+    }
+    uint16_t *target = out + (first_row + query_row) * kValueDim + column + lane % 4 * 8;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          int at = (group * 4 + i) * 4 + r * 2;
-          v[i] = sm90::pack_bf16(o[at] * inverse, o[at + 1] * inverse);
-        }
-        transpose_quad(v);
-        if (valid) *reinterpret_cast<uint4 *>(p.out + start + group * 32) = make_uint4(v[0], v[1], v[2], v[3]);
+    for (int group = 0; group < 4; ++group) {
+      uint32_t v[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int at = (group * 4 + i) * 4 + r * 2;
+        const float low = o[at] * inverse * up, high = o[at + 1] * inverse * up;
+        v[i] = whole ? sm90::pack_bf16(low, high) : sm90::pack_f16(low, high);
       }
-    } else if (valid) {
-      int64_t start = (static_cast<int64_t>(share.slot(p)) * p.rows + query_row) * kValueDim + column + lane % 4 * 2;
-#pragma unroll
-      for (int i = 0; i < 16; ++i) {
-        *reinterpret_cast<float2 *>(p.partial_out + start + i * 8) =
-            make_float2(o[i * 4 + r * 2] * inverse, o[i * 4 + r * 2 + 1] * inverse);
-      }
+      transpose_quad(v);
+      if (valid) *reinterpret_cast<uint4 *>(target + group * 32) = make_uint4(v[0], v[1], v[2], v[3]);
     }
   }
 }

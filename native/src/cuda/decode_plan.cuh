@@ -12,6 +12,8 @@ constexpr int kStepTokens = 32;  // the kernels work and the plan counts in step
 constexpr int kTileRows = 64;  // query rows (s_q x heads) of one thread block
 constexpr int kHeadDim = 576;  // latent and rope part of a key
 constexpr int kValueDim = 512;
+constexpr int kScaleColumns = 128;  // of a partial result have one scale
+constexpr int kScales = kValueDim / kScaleColumns;
 
 // The steps that `length` keys take.
 __host__ __device__ constexpr int steps_of(int length) { return (length + kStepTokens - 1) / kStepTokens; }
