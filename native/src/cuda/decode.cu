@@ -57,7 +57,7 @@ SplitRule deterministic_rule(int heads) {
 
 DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   // From here on it pays that the tiles of a sequence share what they read, although they must keep step.
-  constexpr int kLongSequence = 2048;
+  constexpr int kLongSequence = 2048, kFewSequences = 16;
   const bool many_rows = args.s_q * args.heads >= kTileRows;
   DecodeShape shape;
   shape.batch = args.batch;
@@ -65,7 +65,7 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.heads = args.heads;
   shape.rows = args.s_q * args.heads;
   shape.tiles = (shape.rows + kTileRows - 1) / kTileRows;
-  shape.cluster = shape.tiles % 2 == 0 && args.max_len > kLongSequence ? 2 : 1;
+  shape.cluster = shape.tiles % 2 == 0 && (args.max_len > kLongSequence || args.batch > kFewSequences) ? 2 : 1;
   shape.parts = std::max(1, multiprocessors / shape.tiles);
   shape.sequence_overhead = many_rows ? 4 : 1;  // all measured: docs/kernels.md
   shape.split_overhead = many_rows ? 4 : 3;
@@ -104,22 +104,22 @@ DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape
 cudaError_t launch_combine(const DecodeShape &shape, const DecodeParams &params, cudaStream_t stream) {
   const int jobs = shape.rule.fixed() ? shape.batch : std::min(shape.batch, shape.parts);
   const int64_t rows = static_cast<int64_t>(shape.rows) * jobs;
-  const int resident = shape.parts * shape.tiles * kCombineBlocksPerMultiprocessor;  // blocks that run at once
-  auto launch = [&](auto kernel, int items, int block_items) {
+  const int resident = shape.parts * shape.tiles * kCombineBlocksPerMultiprocessor;
+  auto launch = [&](auto kernel, int items, int block_items, int most_blocks) {
     const int blocks = (items + block_items - 1) / block_items;
-    Launch launch(dim3(blocks, std::clamp(resident / blocks, 1, jobs)), kCombineWarps * 32, 0, stream);
+    Launch launch(dim3(blocks, std::clamp(most_blocks / blocks, 1, jobs)), kCombineWarps * 32, 0, stream);
     return cudaLaunchKernelEx(&launch.config, kernel, params, jobs);
   };
-  // Few slices: a block each. The warps that share the splits add in another order than one warp does, so the
+  // Few slices: a block each, so that all run at once. The warps that share the splits add in another order than one warp does, so the
   // deterministic plan, for which the batch must not matter, does without.
-  if (!shape.rule.fixed() && rows * kSlices <= resident) {
-    return launch(combine_kernel<kCombineWarps, 1>, shape.rows * kSlices, 1);
+  if (!shape.rule.fixed() && rows * kSlices <= 2 * resident) {
+    return launch(combine_kernel<kCombineWarps, 1>, shape.rows * kSlices, 1, 2 * resident);
   }
   // As wide as leaves work to every warp.
-  const int warps = resident * kCombineWarps;
-  if (rows >= warps) return launch(combine_kernel<1, 4>, shape.rows, kCombineWarps);
-  if (rows * 2 >= warps) return launch(combine_kernel<1, 2>, shape.rows * 2, kCombineWarps);
-  return launch(combine_kernel<1, 1>, shape.rows * kSlices, kCombineWarps);
+  const int64_t warps = resident * kCombineWarps;
+  if (rows >= warps) return launch(combine_kernel<1, 4>, shape.rows, kCombineWarps, resident);
+  if (rows * 2 >= warps) return launch(combine_kernel<1, 2>, shape.rows * 2, kCombineWarps, resident);
+  return launch(combine_kernel<1, 1>, shape.rows * kSlices, kCombineWarps, resident);
 }
 
 mla_status plan(const mla_plan_args &args, const mla_tensor &seq_lens, mla_tensor &tiles, mla_tensor &splits,

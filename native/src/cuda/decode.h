@@ -12,7 +12,7 @@
 
 namespace mla::cuda {
 
-constexpr int kMaxPlanBatch = 48 * 1024;  // sequences of one plan: an int each in shared memory
+constexpr int kMaxPlanBatch = 32 * 1024;  // sequences of one plan: six bytes each in shared memory
 
 // How a call is laid out on the device.
 struct DecodeShape {

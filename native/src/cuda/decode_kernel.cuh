@@ -378,6 +378,20 @@ __device__ __forceinline__ void transpose_quad(uint32_t (&v)[4]) {
   }
 }
 
+// The largest magnitudes of this thread's rows in 128 columns of O.
+__device__ __forceinline__ float2 row_maxima(const float (&o)[64]) {
+  float top[8] = {};  // eight chains
+#pragma unroll
+  for (int i = 0; i < 64; ++i) top[i % 8] = fmaxf(top[i % 8], fabsf(o[i]));
+  float2 rows = {fmaxf(fmaxf(top[0], top[1]), fmaxf(top[4], top[5])), fmaxf(fmaxf(top[2], top[3]), fmaxf(top[6], top[7]))};
+#pragma unroll
+  for (int step = 1; step <= 2; step *= 2) {
+    rows.x = fmaxf(rows.x, __shfl_xor_sync(~0u, rows.x, step));
+    rows.y = fmaxf(rows.y, __shfl_xor_sync(~0u, rows.y, step));
+  }
+  return rows;
+}
+
 // Stores 128 columns of O of a finished share.
 __device__ __forceinline__ void store_output(const DecodeSmem &smem, float (&o)[64], const DecodeParams &p,
                                              const Share &share, int tile, int column) {
@@ -385,6 +399,7 @@ __device__ __forceinline__ void store_output(const DecodeSmem &smem, float (&o)[
   const bool whole = share.whole();
   uint16_t *out = whole ? reinterpret_cast<uint16_t *>(p.out) : reinterpret_cast<uint16_t *>(p.partial_out);
   const int64_t first_row = static_cast<int64_t>(whole ? share.seq : share.slot(p)) * p.rows;
+  const float2 top = whole ? make_float2(0.0f, 0.0f) : row_maxima(o);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = warp * 16 + lane / 4 + 8 * r, query_row = tile * kTileRows + row;
@@ -392,12 +407,7 @@ __device__ __forceinline__ void store_output(const DecodeSmem &smem, float (&o)[
     const float inverse = smem.inverse_sum[row];
     float up = 1.0f;
     if (!whole) {
-      float top = 0.0f;
-#pragma unroll
-      for (int i = 0; i < 32; ++i) top = fmaxf(top, fabsf(o[i / 2 * 4 + r * 2 + i % 2]));
-      top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-      top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-      const HalfScale scale(top * inverse);
+      const HalfScale scale((r == 0 ? top.x : top.y) * inverse);
       up = scale.up;
       if (valid && lane % 4 == 0) p.partial_scale[(first_row + query_row) * kScales + column / kScaleColumns] = scale.down;
     }

@@ -1,6 +1,7 @@
 // Shares the steps of all sequences out among parts of equal cost. The costs of the sequences are laid end to end on one
-// axis. The plan by load cuts that axis every `budget`, or at the end of a sequence close by; a sequence costs its steps
-// and a fixed overhead for its queries and outputs. The plan by length (deterministic) cuts it only between splits.
+// axis: an overhead for the queries of each, then its steps, with an overhead for the outputs of each split. The parts are
+// consecutive pieces of that axis, by the smallest budget with which they get to its end. The plan by load cuts anywhere
+// but close to a sequence's ends, the plan by length (deterministic) only between splits.
 
 #include <cuda_runtime.h>
 
@@ -44,9 +45,14 @@ __device__ void prefix_sum(int *values, int count, int *totals) {
   }
 }
 
-// The first i of [0, count) with ends[i] > position, or count.
-__device__ int first_beyond(const int *ends, int count, int position) {
-  int low = 0, high = count;
+// The first i of [first, count) with ends[i] > position, or count; quick where that is close to `first`.
+__device__ int first_beyond(const int *ends, int first, int count, int position) {
+  int low = first, stride = 1;
+  while (low + stride <= count && ends[low + stride - 1] <= position) {
+    low += stride;
+    stride *= 2;
+  }
+  int high = min(low + stride - 1, count);
   while (low < high) {
     int middle = (low + high) / 2;
     if (ends[middle] > position) high = middle;
@@ -55,146 +61,131 @@ __device__ int first_beyond(const int *ends, int count, int position) {
   return low;
 }
 
-__global__ void __launch_bounds__(kPlanThreads) plan_by_load_kernel(PlanParams p) {
-  extern __shared__ int ends[];  // end of each sequence on the cost axis
-  __shared__ int totals[kPlanThreads / 32];
-  int *cuts = ends + p.batch;            // where each part ends
-  int *jobs = cuts + p.part_count;       // prefix sum of the parts in which a cut sequence starts
-  for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) ends[b] = steps_of(p.seq_lens[b]) + p.overhead + p.split_overhead;
-  __syncthreads();
-  prefix_sum(ends, p.batch, totals);
-  const int budget = max((ends[p.batch - 1] + p.part_count - 1) / p.part_count, p.least);
-  const int least_piece = min(p.least_piece, budget / 8);
-
-  // A sequence's steps are the last of its interval; an empty sequence stands at its interval's last place.
-  auto first_place = [&](int b) { return ends[b] - max(steps_of(p.seq_lens[b]), 1); };
-  auto part_of = [&](int position) { return first_beyond(cuts, p.part_count, position); };
-  auto last_part = [&](int b) { return part_of(ends[b] - 1); };
-
-  for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
-    int cut = (part + 1) * budget;
-    const int b = first_beyond(ends, p.batch, cut);
-    if (b < p.batch) {
-      if (cut - first_place(b) < least_piece) cut = b == 0 ? 0 : ends[b - 1];
-      else if (ends[b] - cut < least_piece) cut = ends[b];
-    }
-    cuts[part] = cut;
-  }
-  __syncthreads();
-
-  // At most one cut sequence starts in a part: its last.
-  auto cut_here = [&](const PlanPart &row, int part) {
-    const int begin = part == 0 ? 0 : cuts[part - 1];
-    return row.first_seq <= row.last_seq && first_place(row.last_seq) >= begin && last_part(row.last_seq) > part;
-  };
-  for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
-    const int begin = part == 0 ? 0 : cuts[part - 1], end = cuts[part];
-    PlanPart row = {};
-    row.first_seq = first_beyond(ends, p.batch, begin);
-    row.last_seq = min(first_beyond(ends, p.batch, end), p.batch - 1);
-    if (first_place(row.last_seq) >= end) --row.last_seq;
-    row.combine_seq = -1;
-    if (row.first_seq <= row.last_seq) {
-      row.first_len = p.seq_lens[row.first_seq];
-      row.first_step = max(0, begin - first_place(row.first_seq));
-      row.end_step = min(steps_of(p.seq_lens[row.last_seq]), end - first_place(row.last_seq));
-    }
-    p.parts[part] = row;
-    jobs[part] = cut_here(row, part);
-  }
-  __syncthreads();
-  prefix_sum(jobs, p.part_count, totals);
-  for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
-    const PlanPart &row = p.parts[part];
-    if (!cut_here(row, part)) continue;
-    PlanPart &job = p.parts[jobs[part] - 1];
-    job.combine_seq = row.last_seq;
-    job.combine_splits = last_part(row.last_seq) - part + 1;
-    job.combine_part = part;
-  }
-
-  for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) {
-    p.splits[b + 1] = last_part(b) - part_of(first_place(b)) + 1;
-  }
-  if (threadIdx.x == 0) p.splits[0] = 0;
-  __syncthreads();
-  prefix_sum(p.splits + 1, p.batch, totals);
-  __threadfence();  // mla_decode reads the plan before it waits for the kernel before it
-}
-
-// A cut between two splits: where it lies on the cost axis, and what it is there.
+// A place on the cost axis where it may be cut: before step `step` of sequence `seq`.
 struct Cut {
   int position, seq, step;
 };
 
-// The cost axis of a plan by length: a sequence costs an overhead for its queries, and each split its steps and an
-// overhead for its outputs.
-struct SplitAxis {
-  const int *ends;  // of each sequence
+// The cost axis.
+struct Axis {
   PlanParams p;
+  const int *ends;        // of each sequence
+  const uint16_t *costs;  // of each one's splits; by length only
+  int again;              // what a part pays that goes on with a sequence, beside its steps (and splits)
 
   __device__ int total() const { return ends[p.batch - 1]; }
-  // The last cut at or before `position`, which lies in sequence `seq` or a later one.
-  __device__ Cut cut_before(int position, int seq) const {
-    if (position >= total()) return {total(), p.batch, 0};
-    while (ends[seq] <= position) ++seq;
-    const int begin = seq == 0 ? 0 : ends[seq - 1], chunk = p.rule.split_steps(steps_of(p.seq_lens[seq]));
-    const int cost = chunk + p.split_overhead, splits = quotient(max(position - begin - p.overhead, 0), cost);
-    return {splits == 0 ? begin : begin + p.overhead + splits * cost, seq, splits * chunk};
+  __device__ int begin(int seq) const { return seq == 0 ? 0 : ends[seq - 1]; }
+  // The cut at `position`, which is in sequence `seq`.
+  __device__ Cut cut_at(int position, int seq) const {
+    if (seq == p.batch || position == begin(seq)) return {position, seq, 0};
+    const int steps = position - begin(seq) - again;
+    if (!p.rule.fixed()) return {position, seq, steps};
+    return {position, seq, quotient(steps, costs[seq]) * (costs[seq] - p.split_overhead)};
+  }
+  // The end of the part that begins at `from` and costs at most `budget`; of the cut's step only whether it is 0 counts.
+  __device__ Cut end_of_part(const Cut &from, int budget) const {
+    const int limit = from.position + budget - (from.step > 0 ? again : 0);
+    if (limit >= total()) return {total(), p.batch, 0};
+    const int seq = first_beyond(ends, from.seq, p.batch, limit);
+    const int start = begin(seq), room = limit - start - again;
+    if (p.rule.fixed()) {
+      const int splits = quotient(max(room, 0), costs[seq]);
+      return {splits == 0 ? start : start + again + splits * costs[seq], seq, splits};
+    }
+    const int least = min(p.least_piece, (budget - again) / 2);
+    int step = min(room, ends[seq] - start - again - least);
+    if (step < max(least, 1)) step = 0;
+    if (start + again + step <= from.position || (seq == from.seq && step == 0)) step = room;  // it must go on
+    return {step == 0 ? start : start + again + step, seq, step};
   }
 };
 
-// A split is never cut, so the parts are what costs least at its worst: the smallest budget with which taking splits in
-// order, for each part as many as fit, gets through all of them. Candidates are tried side by side, a thread each.
-__global__ void __launch_bounds__(kPlanThreads) plan_by_length_kernel(PlanParams p) {
-  constexpr int kCandidates = 128;
+constexpr int kCandidates = 32;
+
+// Cuts the axis: the parts' ends go to `cuts`, kCandidates rows of part_count; returns the row that holds. It is that of the
+// smallest budget of kCandidates from `lowest` to `highest`, which suffices, with which the parts get to the end of the
+// axis. The lanes of a warp try them side by side.
+__device__ int cut_axis(const Axis &axis, int lowest, int highest, int *cuts) {
+  const int lane = threadIdx.x, count = axis.p.part_count;
+  const int apart = (highest - lowest + kCandidates - 2) / (kCandidates - 1);
+  const int budget = min(lowest + lane * apart, highest);
+  Cut cut = {0, 0, 0};
+  for (int part = 0; part < count; ++part) {
+    if (cut.seq < axis.p.batch) cut = axis.end_of_part(cut, budget);
+    cuts[lane * count + part] = cut.position;
+  }
+  return __ffs(__ballot_sync(~0u, cut.seq == axis.p.batch)) - 1;
+}
+
+__global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
   extern __shared__ int ends[];
   __shared__ int totals[kPlanThreads / 32];
-  __shared__ int largest, budget;
-  if (threadIdx.x == 0) largest = 0;
+  __shared__ int largest, row_of_cuts;
+  int *cuts = ends + p.batch;
+  int *jobs = cuts + kCandidates * p.part_count;  // prefix sum of the parts in which a cut sequence starts
+  uint16_t *costs = reinterpret_cast<uint16_t *>(jobs + p.part_count);
+  const bool fixed = p.rule.fixed();
+  if (threadIdx.x == 0) largest = p.least;
   __syncthreads();
   for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) {
-    const int steps = steps_of(p.seq_lens[b]), splits = p.rule.splits(steps);
+    const int steps = steps_of(p.seq_lens[b]), splits = fixed ? p.rule.splits(steps) : 1;
     ends[b] = p.overhead + steps + splits * p.split_overhead;
+    if (!fixed) continue;
     p.splits[b + 1] = splits;
-    atomicMax(&largest, p.rule.split_steps(steps) + p.split_overhead + p.overhead);
+    costs[b] = p.rule.split_steps(steps) + p.split_overhead;
+    atomicMax(&largest, p.rule.split_steps(steps));
   }
-  if (threadIdx.x == 0) p.splits[0] = 0;
   __syncthreads();
   prefix_sum(ends, p.batch, totals);
-  prefix_sum(p.splits + 1, p.batch, totals);
 
-  const SplitAxis axis = {ends, p};
-  const int even = (axis.total() + p.part_count - 1) / p.part_count;
-  const int lowest = max(even, largest), highest = even + largest;  // the latter always suffices
-  if (threadIdx.x == 0) budget = highest;
-  __syncthreads();
-  if (threadIdx.x < kCandidates) {
-    const int candidate = lowest + (highest - lowest) * static_cast<int>(threadIdx.x) / kCandidates;
-    Cut cut = {0, 0, 0};
-    for (int part = 0; part < p.part_count && cut.position < axis.total(); ++part) {
-      cut = axis.cut_before(cut.position + candidate, cut.seq);
-    }
-    if (cut.position == axis.total()) atomicMin(&budget, candidate);
+  const Axis axis = {p, ends, costs, fixed ? p.overhead : p.overhead + p.split_overhead};
+  if (threadIdx.x < 32) {
+    const int even = (axis.total() + p.part_count - 1) / p.part_count;
+    // A part takes at least this at a time; what it cannot take is less, or less than its least piece.
+    const int unit = p.overhead + p.split_overhead + largest;
+    const int row = cut_axis(axis, max(even, unit), even + axis.again + unit + (fixed ? 0 : p.least_piece), cuts);
+    if (threadIdx.x == 0) row_of_cuts = row;
   }
   __syncthreads();
-  if (threadIdx.x > 0) return;
-  Cut from = {0, 0, 0};
-  for (int part = 0; part < p.part_count; ++part) {
-    const Cut to = axis.cut_before(from.position + budget, from.seq);
+  cuts += row_of_cuts * p.part_count;
+
+  auto cut_after = [&](int part) {
+    if (part < 0) return Cut{0, 0, 0};
+    return axis.cut_at(cuts[part], first_beyond(ends, 0, p.batch, cuts[part]));
+  };
+  // Parts that have the first and the last step of a sequence.
+  auto first_part = [&](int b) { return first_beyond(cuts, 0, p.part_count, min(axis.begin(b) + axis.again, ends[b] - 1)); };
+  auto last_part = [&](int b) { return first_beyond(cuts, 0, p.part_count, ends[b] - 1); };
+  // At most one cut sequence starts in a part: its last.
+  auto cut_here = [&](const Cut &to, int part) { return !fixed && to.step > 0 && first_part(to.seq) == part; };
+  for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
+    const Cut from = cut_after(part - 1), to = cut_after(part);
     PlanPart row = {};
     row.combine_seq = -1;
     row.first_seq = from.seq;
     row.first_step = from.step;
     row.last_seq = to.step > 0 ? to.seq : to.seq - 1;
-    row.end_step = to.step;
     if (row.first_seq <= row.last_seq) {
       row.first_len = p.seq_lens[row.first_seq];
-      if (to.step == 0) row.end_step = steps_of(p.seq_lens[row.last_seq]);
+      row.end_step = to.step > 0 ? to.step : steps_of(p.seq_lens[row.last_seq]);
     }
     p.parts[part] = row;
-    from = to;
+    jobs[part] = cut_here(to, part);
   }
+  __syncthreads();
+  prefix_sum(jobs, p.part_count, totals);
+  for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
+    const Cut to = cut_after(part);
+    if (!cut_here(to, part)) continue;
+    PlanPart &job = p.parts[jobs[part] - 1];
+    job.combine_seq = to.seq;
+    job.combine_splits = last_part(to.seq) - part + 1;
+    job.combine_part = part;
+  }
+  for (int b = threadIdx.x; b < p.batch && !fixed; b += kPlanThreads) p.splits[b + 1] = last_part(b) - first_part(b) + 1;
+  if (threadIdx.x == 0) p.splits[0] = 0;
+  __syncthreads();
+  prefix_sum(p.splits + 1, p.batch, totals);
   __threadfence();  // mla_decode reads the plan before it waits for the kernel before it
 }
 
@@ -202,14 +193,15 @@ __global__ void __launch_bounds__(kPlanThreads) plan_by_length_kernel(PlanParams
 
 cudaError_t launch_plan(const DecodeShape &shape, const int32_t *seq_lens, int32_t *tiles, int32_t *splits,
                         cudaStream_t stream) {
-  const size_t smem = sizeof(int) * (shape.batch + 2 * shape.parts);
-  auto kernel = shape.rule.fixed() ? plan_by_length_kernel : plan_by_load_kernel;
-  cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                            (kMaxPlanBatch + 2 * shape.parts) * sizeof(int));
+  auto smem = [&](int batch) {
+    return batch * (sizeof(int) + sizeof(uint16_t)) + (kCandidates + 1) * shape.parts * sizeof(int);
+  };
+  cudaError_t status =
+      cudaFuncSetAttribute(plan_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(smem(kMaxPlanBatch)));
   if (status != cudaSuccess) return status;
   PlanParams params = {seq_lens, reinterpret_cast<PlanPart *>(tiles), splits, shape.batch, shape.parts,
                        shape.sequence_overhead, shape.split_overhead, shape.least_steps, shape.least_piece, shape.rule};
-  kernel<<<1, kPlanThreads, smem, stream>>>(params);
+  plan_kernel<<<1, kPlanThreads, smem(shape.batch), stream>>>(params);
   return cudaGetLastError();
 }
 
