@@ -9,16 +9,18 @@
  * (stride 1), strides are not negative, data is aligned to its elements, and inputs and outputs do not overlap. Where a
  * dimension is 0 nothing is read or written and data may be NULL.
  *
- * dtypes: "act" is the activation type, F32 or BF16, the same for all act operands of one call. "weight" is BF16 or
- * F32, and for the weight matrix of a product (w, weights) also what mla_pack made of either. Every reduction is accumulated in float32. The CPU backend takes any of these; the CUDA backend says
- * MLA_UNSUPPORTED for what it has no kernel for.
+ * dtypes: "act" is the activation type, F32 or BF16, the same for all act operands of one call; "wide" is that type or
+ * F32, for what is summed up or normalised. "weight" is BF16 or F32, and for the weight matrix of a product (w, weights)
+ * also what mla_pack made of either. Every reduction is accumulated in float32. The CPU backend takes any of these; the
+ * CUDA backend says MLA_UNSUPPORTED for what it has no kernel for.
  *
  * Index values (ids, positions, slots, block tables, lengths, offsets) lie in the context's memory: the CPU backend refuses
  * wild ones with MLA_INVALID_ARGUMENT, the CUDA backend trusts them, but for the ids of mla_embedding: those outside of the
  * table read row 0, so that mla_sample's -1 may be fed back before the host has seen it.
  *
- * CUDA (compute capability 9.0): activations BF16, logits and router logits F32, weights BF16 (a norm's also F32), latent
- * 512 + rope 64. Expert weights of mla_moe_gemm lie at equal distances from each other (one allocation [E, N, K]).
+ * CUDA (compute capability 9.0): activations BF16, wide operands F32 (a product's also BF16), logits and router logits F32,
+ * weights BF16 (a norm's also F32), latent 512 + rope 64. Expert weights of mla_moe_gemm lie at equal distances from each
+ * other (one allocation [E, N, K]).
  *
  * Invariance (CPU always, CUDA after mla_set_deterministic): a row of an output depends on that row's inputs alone, bit
  * for bit, never on how many other rows are in the call. For attention this means: the result of a query depends on
@@ -166,8 +168,8 @@ mla_status mla_fill_normal(mla_context *ctx, mla_tensor *out, float std, int64_t
 mla_status mla_embedding(mla_context *ctx, const mla_tensor *table, const mla_tensor *ids, mla_tensor *out);
 
 /*
- * Root mean square norm (Zhang & Sennrich 2019): out = x / sqrt(mean(x^2) + eps) * weight over rows of x act [T, H].
- * With residual (act [T, H], may be NULL): residual += x first, and the norm is of the sum. weight [H]; out act [T, H];
+ * Root mean square norm (Zhang & Sennrich 2019): out = x / sqrt(mean(x^2) + eps) * weight over rows of x wide [T, H].
+ * With residual (wide [T, H], may be NULL): residual += x first, and the norm is of the sum. weight [H]; out act [T, H];
  * out may be x.
  */
 mla_status mla_rms_norm(mla_context *ctx, const mla_tensor *x, mla_tensor *residual, const mla_tensor *weight, float eps,
@@ -182,7 +184,7 @@ mla_status mla_rms_norm(mla_context *ctx, const mla_tensor *x, mla_tensor *resid
 mla_status mla_packed_bytes(mla_context *ctx, const mla_tensor *w, int64_t *bytes);
 mla_status mla_pack(mla_context *ctx, const mla_tensor *w, mla_tensor *out);
 
-/* out = x w^T + bias. x act [M, K]; w weight [N, K]; bias weight [N] or NULL; out act or F32 [M, N]. M may be 0. */
+/* out = x w^T + bias. x act [M, K]; w weight [N, K]; bias weight [N] or NULL; out wide [M, N]. M may be 0. */
 mla_status mla_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor *w, const mla_tensor *bias, mla_tensor *out);
 
 /*
@@ -201,7 +203,7 @@ mla_status mla_silu_mul(mla_context *ctx, const mla_tensor *gate_up, mla_tensor 
  *   q_rope      act [T, heads, R]
  *   q_out       act [T, heads, R]    the rotated queries; may be q_rope itself
  *   latent      act [T, L]           normalised latent KV
- *   k_rope      act [T, R]           not yet rotated
+ *   k_rope      wide [T, R]          not yet rotated
  *   cos_sin     F32 [positions, R]   R/2 cosines, then R/2 sines, a row a position (yarn's factor included)
  *   positions   I32 [T]
  *   slots       I64 [T]              block * 64 + offset in the block
@@ -307,8 +309,8 @@ mla_status mla_moe_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor 
 
 /*
  * out[t] = base[t] + sum over j, ascending, of weights[t, j] * y[places[t, j]].
- * y act [P, H]; weights F32, places I32 [T, top_k]; base act [T, H], may be out itself (the shared experts' output), or
- * NULL for 0; out act [T, H]
+ * y act [P, H]; weights F32, places I32 [T, top_k]; base, of out's type [T, H], may be out itself (the shared experts'
+ * output), or NULL for 0; out wide [T, H]
  */
 mla_status mla_moe_combine(mla_context *ctx, const mla_tensor *y, const mla_tensor *places, const mla_tensor *weights,
                            const mla_tensor *base, mla_tensor *out);

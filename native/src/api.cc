@@ -44,12 +44,13 @@ mla_status mla_rms_norm(mla_context *ctx, const mla_tensor *x, mla_tensor *resid
                         float eps, mla_tensor *out) {
   return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
-    expect("x", x, kAct, {kAny, kAny});
+    expect("out", out, kAct, {kAny, kAny});
+    const unsigned wide = only(out->dtype) | only(MLA_F32);
+    expect("x", x, wide, {out->shape[0], out->shape[1]});
     if (residual != nullptr) {
-      expect("residual", residual, only(x->dtype), {x->shape[0], x->shape[1]});
+      expect("residual", residual, wide, {out->shape[0], out->shape[1]});
     }
-    expect("weight", weight, kWeight, {x->shape[1]});
-    expect("out", out, only(x->dtype), {x->shape[0], x->shape[1]});
+    expect("weight", weight, kWeight, {out->shape[1]});
     require_ok(backend, backend.rms_norm(*x, residual, *weight, eps, *out));
   });
 }
@@ -148,7 +149,7 @@ mla_status mla_rope_and_append_kv(mla_context *ctx, const mla_rope_args *args) {
       fail(MLA_INVALID_ARGUMENT, "q_rope is %s; its last dimension must be even", describe(a.q_rope).c_str());
     }
     expect("latent", &a.latent, act, {tokens, kAny});
-    expect("k_rope", &a.k_rope, act, {tokens, rope});
+    expect("k_rope", &a.k_rope, act | only(MLA_F32), {tokens, rope});
     expect("cos_sin", &a.cos_sin, only(MLA_F32), {kAny, rope});
     expect("positions", &a.positions, only(MLA_I32), {tokens});
     expect("slots", &a.slots, only(MLA_I64), {tokens});
@@ -308,9 +309,9 @@ mla_status mla_moe_combine(mla_context *ctx, const mla_tensor *y, const mla_tens
     expect("weights", weights, only(MLA_F32), {kAny, kAny});
     expect("places", places, only(MLA_I32), {weights->shape[0], weights->shape[1]});
     expect("y", y, kAct, {weights->shape[0] * weights->shape[1], kAny});
-    expect("out", out, only(y->dtype), {weights->shape[0], y->shape[1]});
+    expect("out", out, only(y->dtype) | only(MLA_F32), {weights->shape[0], y->shape[1]});
     if (base != nullptr) {
-      expect("base", base, only(y->dtype), {weights->shape[0], y->shape[1]});
+      expect("base", base, only(out->dtype), {weights->shape[0], y->shape[1]});
     }
     require_ok(backend, backend.moe_combine(*y, *places, *weights, base, *out));
   });

@@ -124,6 +124,8 @@ void dense(Lab &lab, Random &) {
   spoil_each(norm, call_norm);
   grow(norm, call_norm, "residual", 0);
   grow(norm, call_norm, "weight", 0);
+  norm["residual"]->dtype = MLA_BF16;
+  require_refused(call_norm(norm), "residual is BF16 [3, 4]; it must be F32 [3, 4]");
 
   Operands rows(lab);
   rows.add("x", MLA_F32, {3, 4}).add("out", MLA_F32, {3, 4});

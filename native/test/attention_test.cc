@@ -24,18 +24,19 @@ Values rotated(const double *row, const double *cos_sin, int64_t rope, bool inte
   return out;
 }
 
-Case rope_case(int64_t tokens, int64_t heads, int64_t latent, int64_t rope, int32_t act, bool interleaved,
+Case rope_case(int64_t tokens, int64_t heads, int64_t latent, int64_t rope, ActTypes types, bool interleaved,
                bool in_place, bool model = false) {
-  const std::string name = text("rope t=%ld heads=%ld l=%ld r=%ld %s%s%s", tokens, heads, latent, rope, dtype_name(act),
-                                interleaved ? " interleaved" : " halves", in_place ? " in place" : "");
+  const std::string name = text("rope t=%ld heads=%ld l=%ld r=%ld %s%s%s", tokens, heads, latent, rope,
+                                name_of(types).c_str(), interleaved ? " interleaved" : " halves", in_place ? " in place" : "");
   return {name, [=](Lab &lab, Random &random) {
             constexpr int64_t kPositions = 50;
             const int64_t blocks = tokens / MLA_BLOCK_TOKENS + 2;
+            const int32_t act = types.act;
             // The rope part is the end of each head's row of nope + rope.
             auto q = std::make_shared<Operand>(lab, act, Shape{tokens, heads, rope},
                                                Shape{heads * (rope + gap_of(model, 5)), rope + gap_of(model, 5), 1});
             auto kv = std::make_shared<Operand>(lab, act, Shape{tokens, latent}, gap_of(model, 3));
-            auto k = std::make_shared<Operand>(lab, act, Shape{tokens, rope}, gap_of(model, 1));
+            auto k = std::make_shared<Operand>(lab, types.wide, Shape{tokens, rope}, gap_of(model, 1));
             auto table = std::make_shared<Operand>(lab, MLA_F32, Shape{kPositions, rope});
             auto positions = std::make_shared<Operand>(lab, MLA_I32, Shape{tokens});
             auto slots = std::make_shared<Operand>(lab, MLA_I64, Shape{tokens});
@@ -231,15 +232,17 @@ Case prefill_case(PrefillShape s) {
 
 std::vector<Case> attention_cases() {
   std::vector<Case> cases;
-  for (const int32_t act : {MLA_F32, MLA_BF16}) {
+  for (const ActTypes types : {kF32, kBf16, kWide}) {
     for (const bool interleaved : {true, false}) {
       for (const bool in_place : {true, false}) {
-        cases.push_back(rope_case(0, 2, 16, 8, act, interleaved, in_place));
-        cases.push_back(rope_case(1, 1, 512, 64, act, interleaved, in_place));
-        cases.push_back(rope_case(3, 5, 7, 2, act, interleaved, in_place));
-        cases.push_back(rope_case(67, 8, 32, 32, act, interleaved, in_place));
+        cases.push_back(rope_case(0, 2, 16, 8, types, interleaved, in_place));
+        cases.push_back(rope_case(1, 1, 512, 64, types, interleaved, in_place));
+        cases.push_back(rope_case(3, 5, 7, 2, types, interleaved, in_place));
+        cases.push_back(rope_case(67, 8, 32, 32, types, interleaved, in_place));
       }
     }
+  }
+  for (const int32_t act : {MLA_F32, MLA_BF16}) {
     cases.push_back(decode_case({{}, 1, 8, 512, 64, act, false}));
     cases.push_back(decode_case({{0}, 1, 8, 512, 64, act, false}));
     cases.push_back(decode_case({{0, 1, 3, 63, 64, 65}, 1, 8, 512, 64, act, false}));
@@ -257,8 +260,8 @@ std::vector<Case> attention_cases() {
   }
   for (const int64_t tokens : {1, 130}) {
     for (const int64_t heads : {16, 128}) {
-      cases.push_back(model_case(rope_case(tokens, heads, 512, 64, MLA_BF16, true, false, true)));
-      cases.push_back(model_case(rope_case(tokens, heads, 512, 64, MLA_BF16, false, true, true)));
+      cases.push_back(model_case(rope_case(tokens, heads, 512, 64, kWide, true, false, true)));
+      cases.push_back(model_case(rope_case(tokens, heads, 512, 64, kWide, false, true, true)));
     }
   }
   for (const int64_t heads : {16, 20, 128}) {

@@ -57,6 +57,11 @@ Mem activations(Lab &lab, Shape shape) {
   x->random(1);
   return x;
 }
+Mem wide(Lab &lab, Shape shape) {
+  Mem x = memory(lab, MLA_F32, shape);
+  x->random(1);
+  return x;
+}
 
 Problem problem_of(double bytes, std::function<mla_status()> call) {
   Problem problem;
@@ -77,9 +82,9 @@ std::vector<int32_t> random_ids(Random &random, int64_t count, int64_t bound) {
 
 Case norm_case(int64_t rows, int64_t hidden, bool with_residual) {
   return timed(text("rms_norm t=%ld h=%ld%s", rows, hidden, with_residual ? " residual" : ""), [=](Lab &lab, Random &) {
-    Mem x = activations(lab, {rows, hidden}), weight = activations(lab, {hidden}), out = activations(lab, {rows, hidden});
-    Mem residual = with_residual ? activations(lab, {rows, hidden}) : nullptr;
-    return problem_of((with_residual ? 4.0 : 2.0) * x->bytes(), [=, &lab] {
+    Mem x = wide(lab, {rows, hidden}), weight = activations(lab, {hidden}), out = activations(lab, {rows, hidden});
+    Mem residual = with_residual ? wide(lab, {rows, hidden}) : nullptr;
+    return problem_of((with_residual ? 3.0 : 1.0) * x->bytes() + out->bytes(), [=, &lab] {
       return mla_rms_norm(lab.context, &x->tensor, residual ? &residual->tensor : nullptr, &weight->tensor, 1e-6f,
                           &out->tensor);
     });
@@ -96,7 +101,7 @@ Case silu_bench(int64_t rows) {
 
 Case combine_bench(int64_t tokens) {
   return timed(text("moe_combine t=%ld top_k=%ld h=%ld in place", tokens, kTopK, kHidden), [=](Lab &lab, Random &random) {
-    Mem y = activations(lab, {tokens * kTopK, kHidden}), out = activations(lab, {tokens, kHidden});
+    Mem y = activations(lab, {tokens * kTopK, kHidden}), out = wide(lab, {tokens, kHidden});
     Mem weights = memory(lab, MLA_F32, {tokens, kTopK}), places = memory(lab, MLA_I32, {tokens, kTopK});
     weights->random(1);
     std::vector<int32_t> order(tokens * kTopK);
@@ -115,7 +120,7 @@ Case rope_bench(int64_t tokens, int64_t heads) {
   return timed(text("rope_and_append_kv t=%ld heads=%ld", tokens, heads), [=](Lab &lab, Random &random) {
     const int64_t blocks = (tokens + MLA_BLOCK_TOKENS - 1) / MLA_BLOCK_TOKENS;
     Mem q = activations(lab, {tokens, heads, 64}), out = activations(lab, {tokens, heads, 64});
-    Mem latent = activations(lab, {tokens, 512}), k = activations(lab, {tokens, 64});
+    Mem latent = activations(lab, {tokens, 512}), k = wide(lab, {tokens, 64});
     Mem cos_sin = memory(lab, MLA_F32, {4096, 64}), cache = activations(lab, {blocks, MLA_BLOCK_TOKENS, 576});
     Mem positions = memory(lab, MLA_I32, {tokens}), slots = memory(lab, MLA_I64, {tokens});
     cos_sin->random(1);
@@ -163,9 +168,9 @@ Case sort_bench(int64_t tokens, int64_t top_k, int64_t experts) {
 Case embedding_bench(int64_t tokens) {
   return timed(text("embedding t=%ld h=%ld", tokens, kHidden), [=](Lab &lab, Random &random) {
     Mem table = activations(lab, {kVocabulary, kHidden}), ids = memory(lab, MLA_I32, {tokens}),
-        out = activations(lab, {tokens, kHidden});
+        out = wide(lab, {tokens, kHidden});
     ids->set(random_ids(random, tokens, kVocabulary));
-    return problem_of(2.0 * out->bytes(),
+    return problem_of(1.5 * out->bytes(),
                       [=, &lab] { return mla_embedding(lab.context, &table->tensor, &ids->tensor, &out->tensor); });
   });
 }

@@ -170,17 +170,17 @@ void add_batched(std::vector<Case> &cases) {
 
 // ---- rows -----------------------------------------------------------------------------------------------------------
 
-Case rms_norm_case(int64_t rows, int64_t hidden, int32_t act, int32_t weight, bool residual, bool in_place, bool timed,
+Case rms_norm_case(int64_t rows, int64_t hidden, ActTypes types, int32_t weight, bool residual, bool in_place, bool timed,
                    bool model = false) {
-  const std::string name = text("rms_norm t=%ld h=%ld %s*%s%s%s", rows, hidden, dtype_name(act), dtype_name(weight),
+  const std::string name = text("rms_norm t=%ld h=%ld %s*%s%s%s", rows, hidden, name_of(types).c_str(), dtype_name(weight),
                                 residual ? " residual" : "", in_place ? " in place" : "");
   return {name,
           [=](Lab &lab, Random &random) {
             constexpr float kEps = 1e-6f;
-            Op x = make(lab, act, {rows, hidden}, gap_of(model, 2));
-            Op r = residual ? make(lab, act, {rows, hidden}, gap_of(model, 1)) : nullptr;
+            Op x = make(lab, types.wide, {rows, hidden}, gap_of(model, 2));
+            Op r = residual ? make(lab, types.wide, {rows, hidden}, gap_of(model, 1)) : nullptr;
             Op w = make(lab, weight, {hidden});
-            Op out = in_place ? x : make(lab, act, {rows, hidden}, gap_of(model, 3));
+            Op out = in_place ? x : make(lab, types.act, {rows, hidden}, gap_of(model, 3));
             x->set(random.uniforms(rows * hidden, -2, 2));
             w->set(random.uniforms(hidden, 0.5, 1.5));
             if (r) {
@@ -199,7 +199,7 @@ Case rms_norm_case(int64_t rows, int64_t hidden, int32_t act, int32_t weight, bo
               for (int64_t t = 0; t < rows; t++) {
                 double squares = 0;
                 for (int64_t i = t * hidden; i < (t + 1) * hidden; i++) {
-                  sums[i] = residual ? round_to(act, before[i] + carried[i]) : before[i];
+                  sums[i] = residual ? round_to(types.wide, before[i] + carried[i]) : before[i];
                   squares += sums[i] * sums[i];
                 }
                 const double scale = 1 / std::sqrt(squares / hidden + kEps);
@@ -399,12 +399,13 @@ void add_model_shapes(std::vector<Case> &cases) {
     cases.push_back(model_case(batched_case({16, m, 512, 128, MLA_BF16, MLA_BF16, true, false, true})));
     cases.push_back(model_case(batched_case({16, m, 128, 512, MLA_BF16, MLA_BF16, false, false, true})));
     for (const int64_t hidden : {512, 1536, 2048, 5120, 7168}) {
-      cases.push_back(model_case(rms_norm_case(m, hidden, MLA_BF16, MLA_BF16, true, false, false, true)));
-      cases.push_back(model_case(rms_norm_case(m, hidden, MLA_BF16, MLA_BF16, false, true, false, true)));
+      cases.push_back(model_case(rms_norm_case(m, hidden, kWide, MLA_BF16, true, false, false, true)));
+      cases.push_back(model_case(rms_norm_case(m, hidden, kWide, MLA_BF16, false, false, false, true)));
     }
     cases.push_back(model_case(silu_case(m, 1408, MLA_BF16, false, true)));
     cases.push_back(model_case(silu_case(m, 10944, MLA_BF16, false, true)));
     cases.push_back(model_case(embedding_case(m, 2048, MLA_BF16, MLA_BF16, true)));
+    cases.push_back(model_case(embedding_case(m, 2048, MLA_BF16, MLA_F32, true)));
   }
   cases.push_back(model_case(convert_scaled_case(576, 7168, 128, MLA_BF16, true)));
   cases.push_back(model_case(convert_scaled_case(300, 256, 128, MLA_F32, true)));
@@ -420,8 +421,9 @@ std::vector<Case> dense_cases() {
   for (const int32_t act : {MLA_F32, MLA_BF16}) {
     for (const int64_t rows : {0, 1, 3, 64}) {
       for (const int64_t width : {1, 7, 64, 67, 192}) {
-        cases.push_back(rms_norm_case(rows, width, act, MLA_BF16, false, false, false));
-        cases.push_back(rms_norm_case(rows, width, act, MLA_F32, true, true, false));
+        const ActTypes types = {act, act};
+        cases.push_back(rms_norm_case(rows, width, types, MLA_BF16, false, false, false));
+        cases.push_back(rms_norm_case(rows, width, types, MLA_F32, true, true, false));
         cases.push_back(silu_case(rows, width, act, false));
         cases.push_back(embedding_case(rows, width, MLA_BF16, act));
         cases.push_back(embedding_case(rows, width, MLA_F32, act));
@@ -434,10 +436,14 @@ std::vector<Case> dense_cases() {
     cases.push_back(convert_scaled_case(1, 1, 128, act));
     cases.push_back(convert_scaled_case(5, 37, 4, act));
   }
+  for (const int64_t width : {1, 67, 192}) {
+    cases.push_back(rms_norm_case(3, width, kWide, MLA_BF16, false, false, false));
+    cases.push_back(rms_norm_case(3, width, kWide, MLA_F32, true, false, false));
+  }
   cases.push_back(fill_case({40001}, MLA_BF16, 0.02, 7));
   cases.push_back(fill_case({5, 3, 1001}, MLA_F32, 1, -1));
   cases.push_back(fill_case({0, 4}, MLA_BF16, 1, 1));
-  cases.push_back(rms_norm_case(64, 192, MLA_F32, MLA_BF16, true, false, true));
+  cases.push_back(rms_norm_case(64, 192, kF32, MLA_BF16, true, false, true));
   cases.push_back(silu_case(64, 512, MLA_F32, true));
   return cases;
 }

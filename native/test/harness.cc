@@ -84,6 +84,10 @@ void fail(const char *format, ...) {
   throw Failure{words};
 }
 
+std::string name_of(ActTypes types) {
+  return types.act == types.wide ? dtype_name(types.act) : text("%s of %s", dtype_name(types.act), dtype_name(types.wide));
+}
+
 const char *dtype_name(int32_t dtype) {
   static const char *const names[] = {"f32", "bf16", "f16", "f8", "i32", "i64"};
   return names[dtype];

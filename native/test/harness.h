@@ -108,6 +108,13 @@ void compare_bits(const char *name, const Operand &a, const Operand &b);
 double round_to(int32_t dtype, double value);
 const char *dtype_name(int32_t dtype);
 
+// The types of a call with act and wide operands.
+struct ActTypes {
+  int32_t act, wide;
+};
+constexpr ActTypes kF32 = {MLA_F32, MLA_F32}, kBf16 = {MLA_BF16, MLA_BF16}, kWide = {MLA_BF16, MLA_F32};
+std::string name_of(ActTypes types);  // "F32", "BF16", "BF16 of F32"
+
 struct Problem {
   std::function<mla_status()> call;
   std::function<void()> check;

@@ -217,19 +217,20 @@ Case grouped_case(GroupedShape s) {
 
 enum class Base { kNone, kOther, kOut };
 
-Case combine_case(int64_t tokens, int64_t top_k, int64_t hidden, int32_t act, Base kind, bool model = false) {
+Case combine_case(int64_t tokens, int64_t top_k, int64_t hidden, ActTypes types, Base kind, bool model = false) {
   static const char *const kinds[] = {"alone", "base", "in place"};
-  return {text("moe_combine t=%ld top_k=%ld h=%ld %s %s", tokens, top_k, hidden, dtype_name(act),
+  return {text("moe_combine t=%ld top_k=%ld h=%ld %s %s", tokens, top_k, hidden, name_of(types).c_str(),
                kinds[static_cast<int>(kind)]),
           [=](Lab &lab, Random &random) {
-            auto y = std::make_shared<Operand>(lab, act, Shape{tokens * top_k, hidden}, gap_of(model, 1));
+            auto y = std::make_shared<Operand>(lab, types.act, Shape{tokens * top_k, hidden}, gap_of(model, 1));
             auto places = std::make_shared<Operand>(lab, MLA_I32, Shape{tokens, top_k}, 1);
             auto weights = std::make_shared<Operand>(lab, MLA_F32, Shape{tokens, top_k}, 2);
-            auto out = std::make_shared<Operand>(lab, act, Shape{tokens, hidden}, gap_of(model, 3));
+            auto out = std::make_shared<Operand>(lab, types.wide, Shape{tokens, hidden}, gap_of(model, 3));
             y->set(random.uniforms(y->count(), -1, 1));
             weights->set(random.uniforms(weights->count(), 0, 2));
+            const Shape shape = {tokens, hidden};
             auto base = kind == Base::kOut     ? out
-                        : kind == Base::kOther ? std::make_shared<Operand>(lab, act, Shape{tokens, hidden}, gap_of(model, 1))
+                        : kind == Base::kOther ? std::make_shared<Operand>(lab, types.wide, shape, gap_of(model, 1))
                                                : nullptr;
             if (base) {
               base->set(random.uniforms(base->count(), -1, 1));
@@ -279,7 +280,7 @@ std::vector<Case> moe_cases() {
     cases.push_back(model_case(sort_case(tokens, 6, 64)));
     cases.push_back(model_case(sort_case(tokens, 8, 384)));
     for (const Base kind : {Base::kNone, Base::kOther, Base::kOut}) {
-      cases.push_back(model_case(combine_case(tokens, 6, 2048, MLA_BF16, kind, true)));
+      cases.push_back(model_case(combine_case(tokens, 6, 2048, kWide, kind, true)));
     }
   }
   cases.push_back(model_case(sort_case(8192, 6, 64)));
@@ -292,11 +293,11 @@ std::vector<Case> moe_cases() {
     cases.push_back(sort_case(tokens, 2, 8));
     cases.push_back(sort_case(tokens, 1, 1));
     cases.push_back(sort_case(tokens, 6, 65));
-    for (const int32_t act : {MLA_F32, MLA_BF16}) {
+    for (const ActTypes types : {kF32, kBf16, kWide}) {
       for (const Base kind : {Base::kNone, Base::kOther, Base::kOut}) {
-        cases.push_back(combine_case(tokens, 2, 67, act, kind));
-        cases.push_back(combine_case(tokens, 6, 192, act, kind));
-        cases.push_back(combine_case(tokens, 1, 1, act, kind));
+        cases.push_back(combine_case(tokens, 2, 67, types, kind));
+        cases.push_back(combine_case(tokens, 6, 192, types, kind));
+        cases.push_back(combine_case(tokens, 1, 1, types, kind));
       }
     }
   }

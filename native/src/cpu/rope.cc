@@ -16,8 +16,8 @@ void write(const Kernels &kernels, float value, uint16_t *out) { kernels.narrow(
 void write(const Kernels &, float value, float *out) { *out = value; }
 
 // from may be to: a pair is read before it is written.
-template <class T>
-void rotate(const Kernels &kernels, const T *from, const float *cos_sin, int64_t rope, bool interleaved, T *to) {
+template <class From, class T>
+void rotate(const Kernels &kernels, const From *from, const float *cos_sin, int64_t rope, bool interleaved, T *to) {
   const int64_t half = rope / 2;
   for (int64_t i = 0; i < half; i++) {
     const int64_t first = interleaved ? 2 * i : i;
@@ -43,7 +43,11 @@ void rope_token(const Kernels &kernels, const mla_rope_args &args, int64_t t) {
   const int64_t slot = *at<int64_t>(args.slots, t);
   T *key = at<T>(args.cache, slot / MLA_BLOCK_TOKENS, slot % MLA_BLOCK_TOKENS);
   memcpy(key, at<T>(args.latent, t), latent * sizeof(T));
-  rotate(kernels, at<T>(args.k_rope, t), cos_sin, rope, args.interleaved != 0, key + latent);
+  if (is_bf16(args.k_rope)) {
+    rotate(kernels, at<uint16_t>(args.k_rope, t), cos_sin, rope, args.interleaved != 0, key + latent);
+  } else {
+    rotate(kernels, at<float>(args.k_rope, t), cos_sin, rope, args.interleaved != 0, key + latent);
+  }
 }
 
 }  // namespace

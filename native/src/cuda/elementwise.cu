@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kThreads) fill_normal_kernel(T *out, int64_t c
 }  // namespace
 
 void silu_mul(const Device &device, const mla_tensor &gate_up, const mla_tensor &out) {
-  require_bf16("mla_silu_mul", "out", out);
+  require("mla_silu_mul", "out", out, MLA_BF16);
   const int count = in_pieces(gate_up, kPiece) && in_pieces(out, kPiece) ? kPiece : 1;
   const int64_t pieces = out.shape[0] * out.shape[1] / count;
   if (pieces > INT32_MAX - kThreads * kUnroll) {

@@ -79,9 +79,9 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
   fail(MLA_UNSUPPORTED, "%s on CUDA: %s is %s, for which there is no kernel", name, what, describe(t).c_str());
 }
 
-inline void require_bf16(const char *name, const char *what, const mla_tensor &t) {
-  if (t.dtype != MLA_BF16) {
-    fail(MLA_UNSUPPORTED, "%s on CUDA takes BF16 alone; %s is %s", name, what, describe(t).c_str());
+inline void require(const char *name, const char *what, const mla_tensor &t, mla_dtype dtype) {
+  if (t.dtype != dtype) {
+    fail(MLA_UNSUPPORTED, "%s on CUDA: %s is %s; it must be %s", name, what, describe(t).c_str(), dtype_name(dtype));
   }
 }
 

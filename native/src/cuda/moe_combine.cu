@@ -10,10 +10,11 @@ constexpr int kThreads = 256;
 constexpr int kAhead = 4;  // experts' rows on their way at once
 
 struct Combine {
-  const bf16 *y, *base;  // base may be nullptr
+  const bf16 *y;
+  const float *base;  // or nullptr
   const int32_t *places;
   const float *weights;
-  bf16 *out;
+  float *out;
   int64_t y_stride, base_stride, place_stride, weight_stride, out_stride;
   int top_k, row_pieces, pieces;
 };
@@ -59,7 +60,8 @@ __global__ void __launch_bounds__(kThreads) combine_kernel(Combine p) {
 
 void moe_combine(const Device &device, const mla_tensor &y, const mla_tensor &places, const mla_tensor &weights,
                  const mla_tensor *base, const mla_tensor &out) {
-  require_bf16("mla_moe_combine", "y", y);
+  require("mla_moe_combine", "y", y, MLA_BF16);
+  require("mla_moe_combine", "out", out, MLA_F32);
   const bool wide = in_pieces(y, kPiece) && in_pieces(out, kPiece) && (base == nullptr || in_pieces(*base, kPiece));
   const int count = wide ? kPiece : 1;
   const int64_t pieces = out.shape[0] * out.shape[1] / count;
@@ -68,10 +70,10 @@ void moe_combine(const Device &device, const mla_tensor &y, const mla_tensor &pl
   }
   Combine p = {};
   p.y = static_cast<const bf16 *>(y.data);
-  p.base = base == nullptr ? nullptr : static_cast<const bf16 *>(base->data);
+  p.base = base == nullptr ? nullptr : static_cast<const float *>(base->data);
   p.places = static_cast<const int32_t *>(places.data);
   p.weights = static_cast<const float *>(weights.data);
-  p.out = static_cast<bf16 *>(out.data);
+  p.out = static_cast<float *>(out.data);
   p.y_stride = y.stride[0];
   p.base_stride = base == nullptr ? 0 : base->stride[0];
   p.place_stride = places.stride[0];

@@ -7,8 +7,8 @@ namespace mla::cuda {
 namespace {
 
 struct RmsNorm {
-  const bf16 *x;
-  bf16 *residual;  // or nullptr
+  const float *x;
+  float *residual;  // or nullptr
   const void *weight;
   bf16 *out;
   int64_t x_stride, residual_stride, out_stride;
@@ -23,8 +23,8 @@ __global__ void rms_norm_kernel(RmsNorm p) {
   __shared__ float scratch[32];
   const int64_t row = blockIdx.x;
   const int row_pieces = p.hidden / kCount;
-  const bf16 *x = p.x + row * p.x_stride;
-  bf16 *residual = p.residual == nullptr ? nullptr : p.residual + row * p.residual_stride;
+  const float *x = p.x + row * p.x_stride;
+  float *residual = p.residual == nullptr ? nullptr : p.residual + row * p.residual_stride;
   Piece<kCount> values[kPieces];
   Piece<kCount> weights[kPieces];
 #pragma unroll
@@ -43,11 +43,10 @@ __global__ void rms_norm_kernel(RmsNorm p) {
       break;
     }
     if (residual != nullptr) {
-      // The sum as BF16 holds it is what goes on, here as in later layers.
       const Piece<kCount> carried = load<kCount>(residual + piece * kCount);
 #pragma unroll
       for (int i = 0; i < kCount; i++) {
-        values[k].v[i] = widen(narrow<bf16>(values[k].v[i] + carried.v[i]));
+        values[k].v[i] += carried.v[i];
       }
       store(residual + piece * kCount, values[k]);
     }
@@ -90,12 +89,16 @@ void launch_rms_norm(const Device &device, const RmsNorm &p, int64_t rows, bool 
 
 void rms_norm(const Device &device, const mla_tensor &x, const mla_tensor *residual, const mla_tensor &weight, float eps,
               const mla_tensor &out) {
-  require_bf16("mla_rms_norm", "x", x);
+  require("mla_rms_norm", "x", x, MLA_F32);
+  require("mla_rms_norm", "out", out, MLA_BF16);
+  if (residual != nullptr) {
+    require("mla_rms_norm", "residual", *residual, MLA_F32);
+  }
   if (x.shape[1] == 0) {
     return;
   }
-  const RmsNorm p = {static_cast<const bf16 *>(x.data),
-                     residual == nullptr ? nullptr : static_cast<bf16 *>(residual->data),
+  const RmsNorm p = {static_cast<const float *>(x.data),
+                     residual == nullptr ? nullptr : static_cast<float *>(residual->data),
                      weight.data,
                      static_cast<bf16 *>(out.data),
                      x.stride[0],

@@ -11,7 +11,8 @@ constexpr int kThreads = 256;
 struct Rope {
   const bf16 *q;
   bf16 *q_out;
-  const bf16 *latent, *k;
+  const bf16 *latent;
+  const float *k;
   const float *cos_sin;
   const int32_t *positions;
   const int64_t *slots;
@@ -21,8 +22,8 @@ struct Rope {
 };
 
 // kPairs pairs of a row, from pair `first` on; `from` may be `to`.
-template <int kPairs, bool kInterleaved>
-__device__ __forceinline__ void rotate(const bf16 *from, const float *cos_sin, int rope, int first, bf16 *to) {
+template <int kPairs, bool kInterleaved, class From>
+__device__ __forceinline__ void rotate(const From *from, const float *cos_sin, int rope, int first, bf16 *to) {
   const int half = rope / 2;
   const Piece<kPairs> cosines = load<kPairs>(cos_sin + first);
   const Piece<kPairs> sines = load<kPairs>(cos_sin + half + first);
@@ -91,12 +92,13 @@ __global__ void __launch_bounds__(kThreads) rope_kernel(Rope p) {
 }  // namespace
 
 void rope_and_append_kv(const Device &device, const mla_rope_args &args) {
-  require_bf16("mla_rope_and_append_kv", "q_rope", args.q_rope);
+  require("mla_rope_and_append_kv", "q_rope", args.q_rope, MLA_BF16);
+  require("mla_rope_and_append_kv", "k_rope", args.k_rope, MLA_F32);
   Rope p = {};
   p.q = static_cast<const bf16 *>(args.q_rope.data);
   p.q_out = static_cast<bf16 *>(args.q_out.data);
   p.latent = static_cast<const bf16 *>(args.latent.data);
-  p.k = static_cast<const bf16 *>(args.k_rope.data);
+  p.k = static_cast<const float *>(args.k_rope.data);
   p.cos_sin = static_cast<const float *>(args.cos_sin.data);
   p.positions = static_cast<const int32_t *>(args.positions.data);
   p.slots = static_cast<const int64_t *>(args.slots.data);

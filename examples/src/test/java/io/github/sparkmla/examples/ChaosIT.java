@@ -5,7 +5,9 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import io.github.sparkmla.spark.MlaGenerator;
 import java.io.File;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
@@ -14,10 +16,14 @@ import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutionException;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.BooleanSupplier;
+import java.util.function.Supplier;
 import java.util.stream.IntStream;
 import org.apache.spark.TaskContext;
 import org.apache.spark.api.java.function.MapFunction;
 import org.apache.spark.scheduler.SparkListener;
+import org.apache.spark.scheduler.SparkListenerExecutorAdded;
 import org.apache.spark.scheduler.SparkListenerExecutorRemoved;
 import org.apache.spark.scheduler.SparkListenerTaskEnd;
 import org.apache.spark.scheduler.SparkListenerTaskStart;
@@ -37,13 +43,27 @@ import org.junit.jupiter.params.provider.MethodSource;
 /**
  * Jobs on a cluster of two executors that are disturbed in the middle: whatever happens, the output has every row once
  * and is that of the undisturbed run. {@code -Dchaos.runs=20} for more than a first impression.
+ *
+ * <p>With {@code -Dchaos.device=cuda} both executors work on GPU 0, which nobody else may use meanwhile, and its memory
+ * must return to what it was: after each run to that of two executors with an idle engine each, at the end to that before
+ * all. examples/chaos-tests.sh runs it where there is no Maven.
  */
 @Timeout(300)
 @TestInstance(TestInstance.Lifecycle.PER_CLASS)
 class ChaosIT {
     private static final int RUNS = Integer.getInteger("chaos.runs", 4);
+    private static final boolean GPU = System.getProperty("chaos.device", "cpu").equals("cuda");
     private static final int ROWS = 160;
     private static final int PARTITIONS = 8;
+    private static final int EXECUTORS = 2;
+    private static final int CORES = 2; // of an executor: its tasks share an engine
+    private static final int PATIENCE_SECONDS = 60;
+
+    /** Of an executor on the GPU: much more than the tolerance, so that an engine that is left over is seen. */
+    private static final String KV_MEMORY = GPU ? "1g" : "64m";
+
+    /** Graphs and kernels are loaded when a batch first needs them, about as much as this in all. */
+    private static final long TOLERANCE_MIB = 256;
 
     /** What is done to a job. */
     private enum Disturbance {
@@ -56,32 +76,114 @@ class ChaosIT {
     @TempDir
     private static Path temp;
 
+    private StandaloneCluster cluster;
     private SparkSession spark;
     private List<Row> undisturbed;
+    private long unusedMib; // of the GPU's memory in use, before all
+    private long idleMib; // ... by executors that have nothing to do
+    private int ended; // executors
     private final Set<Long> running = ConcurrentHashMap.newKeySet();
+    private final Set<String> added = ConcurrentHashMap.newKeySet();
     private final Map<String, String> removed = new ConcurrentHashMap<>();
+    private final AtomicInteger overtaken = new AtomicInteger();
 
     @BeforeAll
-    void start() {
-        spark = ClusterIT.builder(ClusterIT.CLUSTER)
+    void start() throws Exception {
+        unusedMib = usedMib();
+        Map<String, String> gpu = Map.of(
+                "spark.worker.resource.gpu.amount",
+                "1",
+                "spark.worker.resource.gpu.discoveryScript",
+                Repository.ROOT.resolve("conf/getGpusResources.sh").toString());
+        cluster =
+                new StandaloneCluster(Repository.TARGET.resolve("chaos"), EXECUTORS, CORES, "1g", GPU ? gpu : Map.of());
+        SparkSession.Builder builder = ClusterIT.builder(cluster.master());
+        if (GPU) {
+            builder.config("spark.mla.device", "cuda")
+                    .config("spark.mla.deterministic", "true")
+                    .config("spark.executor.resource.gpu.amount", "1")
+                    .config("spark.task.resource.gpu.amount", "" + 1.0 / CORES);
+        }
+        spark = builder.config("spark.mla.kv.memory", KV_MEMORY)
+                .config("spark.executor.memory", "1g")
+                .config("spark.cores.max", "" + EXECUTORS * CORES)
+                .config("spark.scheduler.minRegisteredResourcesRatio", "1")
                 .config("spark.task.maxFailures", "8")
                 .config("spark.speculation", "true")
                 .config("spark.speculation.interval", "50ms")
                 .config("spark.speculation.multiplier", "1.5")
                 .config("spark.speculation.quantile", "0.5")
                 .getOrCreate();
+        added.addAll(List.of("0", "1")); // these are there when the session is
         spark.sparkContext().addSparkListener(new Watch());
         write("undisturbed", rows(-1));
         undisturbed = read("undisturbed");
         assertEquals(ROWS, undisturbed.size());
+        settle();
+        idleMib = usedMib();
+        System.out.println(
+                GPU
+                        ? "GPU memory in use: " + unusedMib + " MiB before all, " + idleMib + " MiB with idle engines"
+                        : "on the CPU; GPU memory is not looked at");
     }
 
     @AfterAll
-    void stop() {
+    void stop() throws Exception {
         spark.stop();
+        cluster.stop();
+        awaitUsedMib("after all", unusedMib, TOLERANCE_MIB / 4);
     }
 
-    /** Knows which tasks run, and why executors went. */
+    /** Sees to it that every executor is there, has its engine, and nothing to do; by one more undisturbed job. */
+    private void settle() throws InterruptedException {
+        await(
+                () -> removed.size() == ended && added.size() == EXECUTORS + ended,
+                () -> "executors came: " + added + ", went: " + removed + ", should have gone: " + ended);
+        write("settled", rows(-1));
+        assertSameRows("settled");
+    }
+
+    private void assertSameRows(String name) {
+        List<Row> rows = read(name);
+        assertEquals(ROWS, rows.size());
+        for (int i = 0; i < ROWS; i++) {
+            assertEquals(undisturbed.get(i), rows.get(i), "row " + i + ", " + name);
+        }
+    }
+
+    /** Waits until the GPU's memory in use is what it should be. */
+    private static void awaitUsedMib(String when, long expected, long tolerance) throws Exception {
+        if (!GPU) {
+            return;
+        }
+        await(
+                () -> Math.abs(usedMib() - expected) <= tolerance,
+                () -> "GPU memory in use " + when + ": " + usedMib() + " MiB, should be " + expected);
+        System.out.println("GPU memory in use " + when + ": " + usedMib() + " MiB");
+    }
+
+    /** Memory in use on GPU 0, whoever uses it; 0 without a GPU. */
+    private static long usedMib() {
+        if (!GPU) {
+            return 0;
+        }
+        Repository.Outcome outcome = Repository.run(
+                Path.of("/"),
+                Map.of(),
+                List.of("nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"));
+        assertEquals(0, outcome.code(), outcome.output());
+        return Long.parseLong(outcome.output().trim());
+    }
+
+    private static void await(BooleanSupplier condition, Supplier<String> otherwise) throws InterruptedException {
+        long end = System.nanoTime() + PATIENCE_SECONDS * 1_000_000_000L;
+        while (!condition.getAsBoolean()) {
+            assertTrue(System.nanoTime() < end, otherwise);
+            Thread.sleep(50);
+        }
+    }
+
+    /** Knows which tasks run, how many copies overtook their first attempt, and which executors came and went. */
     private final class Watch extends SparkListener {
         @Override
         public void onTaskStart(SparkListenerTaskStart start) {
@@ -91,6 +193,14 @@ class ChaosIT {
         @Override
         public void onTaskEnd(SparkListenerTaskEnd end) {
             running.remove(end.taskInfo().taskId());
+            if (end.taskInfo().speculative() && end.taskInfo().successful()) {
+                overtaken.incrementAndGet();
+            }
+        }
+
+        @Override
+        public void onExecutorAdded(SparkListenerExecutorAdded event) {
+            added.add(event.executorId());
         }
 
         @Override
@@ -104,7 +214,9 @@ class ChaosIT {
         Dataset<Row> prompts = spark.range(0, ROWS, 1, PARTITIONS)
                 .selectExpr("id", "concat('King ', id, ', ', repeat('the lord ', id % 7)) AS prompt");
         Encoder<Row> encoder = prompts.encoder();
-        return ClusterIT.generator()
+        return new MlaGenerator()
+                .setModel(Repository.TINY_V3.toString())
+                .setInputCol("prompt")
                 .setMaxTokens(24)
                 .setTemperature(1)
                 .setSeed(11)
@@ -117,18 +229,21 @@ class ChaosIT {
         public Row call(Row row) throws InterruptedException {
             TaskContext task = TaskContext.get();
             if (task.partitionId() == partition && task.attemptNumber() == 0) {
-                Thread.sleep(250);
+                Thread.sleep(500);
             }
             return row;
         }
     }
 
-    /** Says by a file that a row in the middle is done, the first time, and then gives the disturbance time to come. */
-    private record Halfway(String marker, long id) implements MapFunction<Row, Row> {
+    /** Says by a file that a row in the middle is done, and holds it back until another says that the job is disturbed. */
+    private record Halfway(String reached, String disturbed, long id) implements MapFunction<Row, Row> {
         @Override
         public Row call(Row row) throws Exception {
-            if (row.<Long>getAs("id") == id && new File(marker).createNewFile()) {
-                Thread.sleep(2000);
+            if (row.<Long>getAs("id") == id) {
+                new File(reached).createNewFile();
+                while (!new File(disturbed).exists()) {
+                    Thread.sleep(10);
+                }
             }
             return row;
         }
@@ -157,33 +272,43 @@ class ChaosIT {
         System.out.printf(
                 "chaos run %d: %s %d ms after row %d, interrupt %s%n", run, disturbance, delay, row, interrupt);
         String group = "run " + run;
-        Path marker = temp.resolve("halfway-" + run);
+        Path reached = temp.resolve("reached-" + run);
+        Path disturbed = temp.resolve("disturbed-" + run);
+        int overtakenBefore = overtaken.get();
         int slow = disturbance == Disturbance.STRAGGLER ? random.nextInt(PARTITIONS) : -1;
         CompletableFuture<Void> job = CompletableFuture.runAsync(() -> {
             spark.sparkContext().setJobGroup(group, group, interrupt);
             Dataset<Row> generated = rows(slow);
-            write("disturbed", generated.map(new Halfway(marker.toString(), row), generated.encoder()));
+            write(
+                    "disturbed",
+                    generated.map(new Halfway(reached.toString(), disturbed.toString(), row), generated.encoder()));
         });
-        while (!marker.toFile().exists() && !job.isDone()) {
-            Thread.sleep(10);
-        }
+        await(() -> reached.toFile().exists() || job.isDone(), () -> "row " + row + " does not come");
         assertFalse(job.isDone(), "the job ended before row " + row);
         Thread.sleep(delay);
         disturb(disturbance, group, interrupt, random);
+        Files.createFile(disturbed);
         if (disturbance == Disturbance.JOB_CANCELLED) {
             assertThrows(ExecutionException.class, job::get, "the job was to be cancelled");
             write("disturbed", rows(-1));
         } else {
             job.get();
         }
-        assertEquals(undisturbed, read("disturbed"));
+        assertSameRows("disturbed");
+        if (disturbance == Disturbance.STRAGGLER) {
+            await(() -> overtaken.get() > overtakenBefore, () -> "no copy overtook the straggler");
+        }
+        settle();
+        awaitUsedMib("after run " + run, idleMib, TOLERANCE_MIB);
     }
 
     private void disturb(Disturbance disturbance, String group, boolean interrupt, Random random) {
         switch (disturbance) {
             case EXECUTOR_KILLED -> {
-                List<ProcessHandle> executors = executors();
-                assertTrue(executors.get(random.nextInt(executors.size())).destroyForcibly());
+                List<ProcessHandle> executors = cluster.executors();
+                assertEquals(EXECUTORS, executors.size());
+                assertTrue(executors.get(random.nextInt(EXECUTORS)).destroyForcibly());
+                ended++;
             }
             case TASK_KILLED -> {
                 List<Long> tasks = List.copyOf(running);
@@ -197,25 +322,17 @@ class ChaosIT {
         }
     }
 
-    private static List<ProcessHandle> executors() {
-        return ProcessHandle.current()
-                .descendants()
-                .filter(process -> process.info().commandLine().orElse("").contains("CoarseGrainedExecutorBackend"))
-                .toList();
-    }
-
     @Test
     void aLostDeviceEndsTheExecutorWithItsOwnCode() throws Exception {
         Path marker = temp.resolve("lost");
         Dataset<Row> generated = rows(-1);
         write("lost-device", generated.map(new LoseDevice(marker.toString()), generated.encoder()));
-        assertEquals(undisturbed, read("lost-device"));
+        assertSameRows("lost-device");
         assertTrue(marker.toFile().exists(), "no device was lost");
-        for (int i = 0; i < 100 && removed.values().stream().noneMatch(reason -> reason.contains("120")); i++) {
-            Thread.sleep(100);
-        }
-        assertTrue(removed.values().stream().anyMatch(reason -> reason.contains("code 120")), removed::toString);
-        assertFalse(removed.isEmpty());
+        ended++;
+        await(() -> removed.values().stream().anyMatch(reason -> reason.contains("code 120")), removed::toString);
+        settle();
+        awaitUsedMib("after the device was lost", idleMib, TOLERANCE_MIB);
     }
 
     /** Tells the plugin at a row in the middle, once, what an engine does whose device is lost. */

@@ -43,7 +43,7 @@ class ClusterIT {
                 .master(master)
                 .appName("test")
                 .config("spark.jars", Repository.PLUGIN_JAR.toString())
-                .config("spark.executor.extraClassPath", new File("target/test-classes").getAbsolutePath())
+                .config("spark.executor.extraClassPath", classes())
                 .config("spark.executor.extraJavaOptions", nativeMemory)
                 .config("spark.plugins", "io.github.sparkmla.spark.SparkMlaPlugin")
                 .config("spark.mla.device", "cpu")
@@ -52,6 +52,16 @@ class ClusterIT {
                 .config("spark.driver.host", "127.0.0.1")
                 .config("spark.driver.bindAddress", "127.0.0.1")
                 .config("spark.sql.shuffle.partitions", "2");
+    }
+
+    /** Where these tests are, for the executors. */
+    private static String classes() {
+        return new File(ClusterIT.class
+                        .getProtectionDomain()
+                        .getCodeSource()
+                        .getLocation()
+                        .getPath())
+                .getAbsolutePath();
     }
 
     static MlaGenerator generator() {

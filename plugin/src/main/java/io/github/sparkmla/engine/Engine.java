@@ -94,7 +94,7 @@ public final class Engine implements AutoCloseable {
         this.maxModelLen = runner.maxModelLen();
         this.vocabSize = runner.vocabSize();
         this.pool = new BlockPool(runner.kvBlocks());
-        this.scheduler = new Scheduler(pool, settings);
+        this.scheduler = new Scheduler(pool, settings, runner.replays());
         this.thread = new Thread(this::loop, "spark-mla-engine");
         thread.setDaemon(true);
         thread.start();

@@ -29,6 +29,7 @@ final class ModelRunner implements StepRunner {
     private final DecodeGraphs graphs; // null where steps run call by call
     private final Set<Integer> endOfSequence;
     private final int maxModelLen;
+    private final boolean replays;
     private final Event[] ends = new Event[StepInputs.HOST_BUFFERS];
     private final Deque<Launched> underWay = new ArrayDeque<>();
     private int kvBlocks;
@@ -80,6 +81,7 @@ final class ModelRunner implements StepRunner {
                 device.isCuda() && settings.gpu().graphs() ? new DecodeGraphs(device, limits.maxSequences()) : null;
         this.endOfSequence = Set.copyOf(model.config().eosTokenIds());
         this.maxModelLen = limits.maxModelLen();
+        this.replays = device.isCuda() && limits.deterministic();
         Arrays.setAll(ends, i -> new Event(device));
     }
 
@@ -113,7 +115,7 @@ final class ModelRunner implements StepRunner {
         int[] blocks = new int[BlockPool.blocksFor(length)];
         inputs.clear(0);
         for (int i = 0; i < sequences && inputs.tokens() + length <= maxTokens; i++) {
-            inputs.add(new int[length], 0, length, -1, blocks);
+            inputs.add(new int[length], 0, length, false, -1, blocks);
             inputs.draw(length, 1, 50, 0.9f, 0);
         }
         compute(inputs.tableWidth(), true);
@@ -150,12 +152,18 @@ final class ModelRunner implements StepRunner {
         return device.isCuda();
     }
 
+    /** A GPU splits the keys of a decode otherwise than those of a prefill. */
+    @Override
+    public boolean replays() {
+        return replays;
+    }
+
     @Override
     public void launch(List<Scheduler.Work> step) {
         fill(step);
         boolean logprobs = wantsLogprobs(step);
         int drawn = inputs.sampled();
-        if (graphs != null && inputs.prefills() == 0 && drawn == inputs.sequences()) {
+        if (graphs != null && inputs.prefills() == 0) {
             DecodeGraphs.Shape shape = graphs.shape(inputs, logprobs);
             inputs.pad(shape.rows(), model.dumpBlock());
             inputs.upload(shape.tableWidth());
@@ -205,13 +213,13 @@ final class ModelRunner implements StepRunner {
         fill(step, false);
     }
 
-    /** Single tokens come first; see {@link StepInputs}. */
-    private void fill(List<Scheduler.Work> step, boolean single) {
+    /** Those that decode come first; see {@link StepInputs}. */
+    private void fill(List<Scheduler.Work> step, boolean decodes) {
         for (Scheduler.Work work : step) {
-            if ((work.tokens() == 1) == single) {
+            if (work.decodes() == decodes) {
                 Sequence sequence = work.sequence();
                 int drawnRow = sequence.rowThatDraws(work.to() - 1);
-                inputs.add(sequence.tokens(), work.from(), work.to(), drawnRow, sequence.blocks());
+                inputs.add(sequence.tokens(), work.from(), work.to(), decodes, drawnRow, sequence.blocks());
                 if (work.completes()) {
                     sequence.drawnIn(inputs.sampled());
                     SamplingParams params = sequence.request.sampling();
@@ -239,10 +247,10 @@ final class ModelRunner implements StepRunner {
         emit(launched, false, row, sink);
     }
 
-    private int emit(Launched launched, boolean single, int firstRow, Sink sink) {
+    private int emit(Launched launched, boolean decodes, int firstRow, Sink sink) {
         int row = firstRow;
         for (Scheduler.Work work : launched.step) {
-            if ((work.tokens() == 1) == single && work.completes()) {
+            if (work.decodes() == decodes && work.completes()) {
                 int asked = work.sequence().request.sampling().logprobs();
                 int token = sampler.token(launched.hostBuffer, row);
                 sink.token(work, token, sampler.logprobs(launched.hostBuffer, row, asked));

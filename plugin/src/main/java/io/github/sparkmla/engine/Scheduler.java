@@ -8,7 +8,8 @@ import java.util.List;
 /**
  * Picks the tokens of each step. One rule covers prefill, chunked prefill and decode: a sequence is owed the tokens that
  * are known, or being drawn by the step before, but not computed, under the step's token budget and the free KV blocks. When blocks run out, the youngest
- * running sequence is preempted: its blocks are freed and it is computed again later, from its known tokens.
+ * running sequence is preempted: its blocks are freed and it is computed again later, from its known tokens: all at once,
+ * or, where it has to come out the same bit for bit, as at first: the prompt's tokens, then the generated ones, one a step.
  *
  * <p>Pure: no threads, no device, no clock.
  */
@@ -23,9 +24,9 @@ final class Scheduler {
             return to - from;
         }
 
-        /** Whether this is one token, computed to get the next. */
+        /** Whether this is one generated token. */
         boolean decodes() {
-            return tokens() == 1 && completes;
+            return tokens() == 1 && from >= sequence.promptLength();
         }
     }
 
@@ -33,15 +34,18 @@ final class Scheduler {
     private final int maxSequences;
     private final int maxBatchTokens;
     private final int prefillChunk;
+    private final boolean replays;
     private final Deque<Sequence> waiting = new ArrayDeque<>();
     private final List<Sequence> running = new ArrayList<>(); // oldest first
     private long preemptions;
 
-    Scheduler(BlockPool pool, EngineSettings settings) {
+    /** @param replays whether a preempted sequence's generated tokens are computed one a step again */
+    Scheduler(BlockPool pool, EngineSettings settings, boolean replays) {
         this.pool = pool;
         this.maxSequences = settings.maxSequences();
         this.maxBatchTokens = settings.maxBatchTokens();
         this.prefillChunk = settings.prefillChunk() == 0 ? Integer.MAX_VALUE : settings.prefillChunk();
+        this.replays = replays;
     }
 
     void add(Sequence sequence) {
@@ -95,19 +99,22 @@ final class Scheduler {
         }
         while (budget > 0 && running.size() < maxSequences && !waiting.isEmpty()) {
             Sequence sequence = waiting.peekFirst();
-            int to = target(sequence, budget);
-            // All known tokens must fit, or a chunked prompt would be started only to be preempted.
+            // All known tokens get their blocks, or a sequence of several steps would be started only to be preempted.
             if (sequence.blocksMissing(sequence.wanted()) > pool.free()) {
                 break;
             }
+            sequence.reserve(sequence.wanted(), pool);
             running.add(waiting.removeFirst());
-            budget -= plan(sequence, to, step);
+            budget -= plan(sequence, target(sequence, budget), step);
         }
         return step;
     }
 
     private int target(Sequence sequence, int budget) {
         int owed = sequence.wanted() - sequence.computed();
+        if (replays) {
+            owed = Math.min(owed, Math.max(1, sequence.promptLength() - sequence.computed()));
+        }
         return sequence.computed() + Math.min(owed, Math.min(budget, prefillChunk));
     }
 

@@ -33,6 +33,10 @@ final class Sequence {
         return tokens;
     }
 
+    int promptLength() {
+        return request.promptIds().length;
+    }
+
     /** Tokens: the prompt and what was generated, that which a step under way draws included. */
     int length() {
         return known + drawing;
@@ -115,7 +119,7 @@ final class Sequence {
     }
 
     Completion completion(FinishReason reason) {
-        int prompt = request.promptIds().length;
+        int prompt = promptLength();
         return new Completion(Arrays.copyOfRange(tokens, prompt, known), reason, prompt, 0, List.copyOf(logprobs));
     }
 }

@@ -2,7 +2,7 @@ package io.github.sparkmla.engine;
 
 /** What a step computes. */
 public enum StepKind {
-    /** One token of every sequence, each yielding the next. */
+    /** One generated token of every sequence, nearly always to get the next. */
     DECODE,
     /** Tokens of prompts, possibly beside decoding sequences. */
     PREFILL

@@ -30,6 +30,12 @@ interface StepRunner extends AutoCloseable {
     /** Whether a step may be launched before the one before it has been collected; at most one. */
     boolean overlaps();
 
+    /**
+     * Whether a sequence only comes out the same, bit for bit, if the tokens that were generated are always computed one by
+     * one, and those of the prompt never as such.
+     */
+    boolean replays();
+
     /** Starts to compute the tokens of a step, and to draw the next token of each work that completes. */
     void launch(List<Scheduler.Work> step);
 

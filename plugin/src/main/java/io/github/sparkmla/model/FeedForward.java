@@ -90,7 +90,7 @@ final class FeedForward {
         }
     }
 
-    /** out [T, H] of x [T, H]. */
+    /** out F32 [T, H] of x [T, H]. */
     void forward(LayerWeights weights, Tensor x, Tensor out) {
         if (weights.layer().feedForward() instanceof Weights.Moe w) {
             mixture(w, weights.experts(), x, out);

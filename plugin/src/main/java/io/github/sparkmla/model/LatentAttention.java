@@ -20,13 +20,15 @@ final class LatentAttention {
     private final Ops.Positions positions;
     private final Ops.Plan plan;
 
-    private final Tensor qA; // [T, qLoraRank]
+    private final Tensor qA; // F32 [T, qLoraRank]
+    private final Tensor qANormed; // [T, qLoraRank]
     private final Tensor q; // [T, n * (N + R)]
     private final Tensor qNope; // [n, T, N], of q
     private final Tensor qRope; // [T, n, R], of q
-    private final Tensor kv; // [T, L + R]
-    private final Tensor latent; // [T, L], of kv
+    private final Tensor kv; // F32 [T, L + R]
+    private final Tensor kvLatent; // [T, L], of kv
     private final Tensor kRope; // [T, R], of kv
+    private final Tensor latent; // [T, L], normalised
     private final Tensor query; // [T, n, L + R]
     private final Tensor queryLatent; // [n, T, L], of query
     private final Tensor queryRope; // [T, n, R], of query
@@ -54,13 +56,16 @@ final class LatentAttention {
         int d = config.kvDim();
         long t = limits.maxTokens();
 
-        qA = config.qLoraRank() > 0 ? arena.allocate(act, t, config.qLoraRank()) : null;
+        boolean lowRank = config.qLoraRank() > 0;
+        qA = lowRank ? arena.allocate(DType.F32, t, config.qLoraRank()) : null;
+        qANormed = lowRank ? arena.allocate(act, t, config.qLoraRank()) : null;
         q = arena.allocate(act, t, (long) n * head);
         qNope = q.view(0, new long[] {n, t, nope}, new long[] {head, (long) n * head, 1});
         qRope = q.view(nope, new long[] {t, n, rope}, new long[] {(long) n * head, head, 1});
-        kv = arena.allocate(act, t, d);
-        latent = kv.columns(0, latentDim);
+        kv = arena.allocate(DType.F32, t, d);
+        kvLatent = kv.columns(0, latentDim);
         kRope = kv.columns(latentDim, d);
+        latent = arena.allocate(act, t, latentDim);
         query = arena.allocate(act, t, n, d);
         queryLatent = query.view(0, new long[] {n, t, latentDim}, new long[] {d, (long) n * d, 1});
         queryRope = query.columns(latentDim, d);
@@ -85,7 +90,7 @@ final class LatentAttention {
     void begin(StepInputs inputs) {
         int tokens = inputs.tokens();
         int decodes = inputs.decodes();
-        for (Tensor byToken : new Tensor[] {q, qRope, kv, latent, kRope, query, queryRope, context, values}) {
+        for (Tensor byToken : new Tensor[] {q, qRope, kv, kvLatent, kRope, latent, query, queryRope, context, values}) {
             byToken.resize(tokens);
         }
         for (Tensor byHead : new Tensor[] {qNope, queryLatent, contextByHead, valuesByHead}) {
@@ -93,6 +98,7 @@ final class LatentAttention {
         }
         if (qA != null) {
             qA.resize(tokens);
+            qANormed.resize(tokens);
         }
         decodeQuery.resize(decodes);
         decodeContext.resize(decodes);
@@ -105,7 +111,7 @@ final class LatentAttention {
         }
     }
 
-    /** out [T, hidden] = attention of x [T, hidden]; appends this step's keys to the layer's cache [blocks, 64, L + R]. */
+    /** out F32 [T, hidden] = attention of x [T, hidden]; appends this step's keys to the layer's cache [blocks, 64, L + R]. */
     void forward(LayerWeights weights, Tensor x, StepInputs inputs, Tensor cache, Tensor out) {
         Weights.Attention w = weights.attention();
         ops.section("query and latent");
@@ -113,11 +119,11 @@ final class LatentAttention {
             ops.gemm(x, w.q(), q);
         } else {
             ops.gemm(x, w.qA(), qA);
-            ops.rmsNorm(qA, null, w.qANorm(), config.loraNormEps(), qA);
-            ops.gemm(qA, w.q(), q);
+            ops.rmsNorm(qA, null, w.qANorm(), config.loraNormEps(), qANormed);
+            ops.gemm(qANormed, w.q(), q);
         }
         ops.gemm(x, w.kvA(), kv);
-        ops.rmsNorm(latent, null, w.kvANorm(), config.loraNormEps(), latent);
+        ops.rmsNorm(kvLatent, null, w.kvANorm(), config.loraNormEps(), latent);
         ops.section("absorb");
         ops.batchedGemm(qNope, weights.keyUp(), queryLatent);
         ops.section("rope and append");

@@ -27,9 +27,9 @@ public final class MlaModel implements AutoCloseable {
     private final StepInputs inputs;
     private final LatentAttention attention;
     private final FeedForward feedForward;
-    private final Tensor residual; // [T, H]
+    private final Tensor residual; // F32 [T, H]
     private final Tensor normed; // [T, H]
-    private final Tensor delta; // [T, H]
+    private final Tensor delta; // F32 [T, H], what a layer adds to the residual
     private final Tensor sampled; // [S, H]
     private final Tensor logits; // F32 [S, vocab]
     private Tensor cache; // [layers, blocks + 1, 64, L + R]; the last block is the dump
@@ -65,7 +65,10 @@ public final class MlaModel implements AutoCloseable {
                 * activations(device).bytes();
     }
 
-    /** The CPU computes in float32, exactly as HF does there; a GPU in BF16. */
+    /**
+     * The CPU computes in float32, exactly as HF does there; a GPU in BF16, but for what is summed up over the layers and
+     * what a norm reads: rounded there, it would decide more of the router's near ties by chance.
+     */
     static DType activations(Device device) {
         return device.isCuda() ? DType.BF16 : DType.F32;
     }
@@ -123,9 +126,9 @@ public final class MlaModel implements AutoCloseable {
         int sequences = limits.maxSequences;
         attention = new LatentAttention(arena, ops, config, inputs, limits);
         feedForward = new FeedForward(arena, ops, config, act, tokens);
-        residual = arena.allocate(act, tokens, config.hiddenSize());
+        residual = arena.allocate(DType.F32, tokens, config.hiddenSize());
         normed = arena.allocate(act, tokens, config.hiddenSize());
-        delta = arena.allocate(act, tokens, config.hiddenSize());
+        delta = arena.allocate(DType.F32, tokens, config.hiddenSize());
         sampled = arena.allocate(act, sequences, config.hiddenSize());
         logits = arena.allocate(DType.F32, sequences, config.vocabSize());
     }

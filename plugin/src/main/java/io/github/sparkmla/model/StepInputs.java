@@ -7,8 +7,8 @@ import io.github.sparkmla.tensor.Staging;
 import io.github.sparkmla.tensor.Tensor;
 
 /**
- * The tokens of one step, where they belong, and how the next ones are drawn. Sequences with a single token (decode) come
- * first, then those with any number (prefill), so that each kind is one contiguous range for its kernel.
+ * The tokens of one step, where they belong, and how the next ones are drawn. Sequences that decode, with a single token,
+ * come first, then those that prefill any number, so that each kind is one contiguous range for its kernel.
  *
  * <p>Everything crosses to the device in one copy. The block table comes last in it, packed to the step's width: the
  * blocks of its longest sequence, not of the longest possible one.
@@ -104,13 +104,13 @@ public final class StepInputs implements AutoCloseable {
      * Adds tokens [from, to) of a sequence, all earlier ones being in the cache already.
      *
      * @param ids the sequence's tokens, at least {@code to}; one that the host does not know yet counts nothing
+     * @param decode whether a single token takes the way of decode
      * @param drawnRow if not negative, the last of the tokens is the one that this row of the step before drew
      * @param itsBlocks its cache blocks, enough for {@code to} tokens; must not change before {@link #upload}
      */
-    public void add(int[] ids, int from, int to, int drawnRow, int[] itsBlocks) {
-        boolean decode = to - from == 1;
-        if (decode && decodes < sequences) {
-            throw new IllegalStateException("sequences with one token must come first");
+    public void add(int[] ids, int from, int to, boolean decode, int drawnRow, int[] itsBlocks) {
+        if (decode && (decodes < sequences || to - from != 1)) {
+            throw new IllegalStateException("sequences that decode must come first, with one token each");
         }
         for (int p = from; p < to; p++) {
             boolean known = p < to - 1 || drawnRow < 0;
@@ -156,12 +156,14 @@ public final class StepInputs implements AutoCloseable {
 
     /**
      * Fills a step that only decodes up to {@code rows} sequences: the rest are empty, and what they leave in the cache goes
-     * to {@code dump}, a block that belongs to nobody.
+     * to {@code dump}, a block that belongs to nobody. Draws are filled up, too, whatever they give.
      */
     public void pad(int rows, int dump) {
         while (sequences < rows) {
             addToken(0, tokens, 0, (long) dump * BLOCK_TOKENS + tokens % BLOCK_TOKENS);
             addSequence(0, null, 0, true);
+        }
+        while (sampled < rows) {
             draw(0, 0, 0, 1, 0);
         }
     }
@@ -242,7 +244,7 @@ public final class StepInputs implements AutoCloseable {
         return sampled;
     }
 
-    /** Sequences with more than one token in the step. */
+    /** Sequences that prefill in the step. */
     public int prefills() {
         return sequences - decodes;
     }

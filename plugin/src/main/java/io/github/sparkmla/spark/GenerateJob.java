@@ -237,7 +237,7 @@ public final class GenerateJob implements Callable<Integer> {
         Dataset<Row> rows = files.read(inputCol, partitions);
         Dataset<Row> generated = generator().transform(rows);
         files.checkWritable(generated.schema(), outputCol);
-        JobSummary summary = new JobSummary(outputCol, output);
+        JobSummary summary = new JobSummary(spark.sparkContext(), outputCol, output);
         files.write(summary.observe(generated), outputCol);
         summary.finish();
         if (show > 0) {

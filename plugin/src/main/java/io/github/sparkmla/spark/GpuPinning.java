@@ -3,6 +3,7 @@ package io.github.sparkmla.spark;
 import io.github.sparkmla.checkpoint.Checkpoint;
 import io.github.sparkmla.engine.GpuMemory;
 import io.github.sparkmla.engine.GpuProbe;
+import java.time.Duration;
 import java.util.List;
 import java.util.Map;
 import java.util.function.IntFunction;
@@ -23,6 +24,11 @@ final class GpuPinning {
 
     /** What an engine needs beside weights and KV cache, at the least. */
     private static final long LEAST_FREE = 1L << 30;
+
+    /** How long an executor waits for the memory of one that was killed: the driver takes it back in a second or two. */
+    static final Duration ROOM_PATIENCE = Duration.ofSeconds(20);
+
+    private static final long LOOK_AGAIN_MILLIS = 500;
 
     private GpuPinning() {}
 
@@ -84,8 +90,11 @@ final class GpuPinning {
      * @param local whether the driver is the executor: nobody gives it resources, and cuda means the first GPU
      * @param rapids whether the RAPIDS Accelerator has taken its part of the card: then {@link #checkTransform}, which
      *     knows the model, says how much it should have left
+     * @param patience how long to wait for room: where this executor replaces one that was killed, the memory of that one
+     *     may not have come back yet
      */
-    static void checkExecutor(MlaConf conf, int gpu, boolean local, boolean rapids, IntFunction<GpuProbe> probe) {
+    static void checkExecutor(
+            MlaConf conf, int gpu, boolean local, boolean rapids, IntFunction<GpuProbe> probe, Duration patience) {
         boolean explicit = conf.device().equals("cuda");
         if (conf.device().equals("cpu") || (gpu < 0 && !explicit)) {
             return;
@@ -96,7 +105,7 @@ final class GpuPinning {
                             .formatted(AMOUNT, SCRIPT));
         }
         try {
-            requireRoom(conf, Math.max(gpu, 0), open(conf, Math.max(gpu, 0), probe), rapids);
+            awaitRoom(conf, Math.max(gpu, 0), rapids, probe, patience);
         } catch (IllegalArgumentException e) {
             if (explicit) {
                 throw e;
@@ -118,14 +127,35 @@ final class GpuPinning {
         }
     }
 
-    private static void requireRoom(MlaConf conf, int ordinal, GpuProbe found, boolean rapids) {
-        log.info("GPU {} ({}) has {} MiB free", ordinal, found.name(), found.freeBytes() >> 20);
+    private static void awaitRoom(
+            MlaConf conf, int ordinal, boolean rapids, IntFunction<GpuProbe> probe, Duration patience) {
         long needed = LEAST_FREE + conf.engineSettings(ordinal).kvBytes();
+        long end = System.nanoTime() + patience.toNanos();
+        GpuProbe found = open(conf, ordinal, probe);
+        while (!rapids && found.freeBytes() < needed && System.nanoTime() < end) {
+            log.warn("GPU {} has {} MiB free, {} are needed: looking again", ordinal, mib(found), needed >> 20);
+            sleep();
+            found = open(conf, ordinal, probe);
+        }
+        log.info("GPU {} ({}) has {} MiB free", ordinal, found.name(), mib(found));
         if (!rapids && found.freeBytes() < needed) {
             throw new IllegalArgumentException(
                     ("GPU %d (%s) has %d MiB free, and an engine needs more than %d even without a model's weights: end"
                                     + " what else runs on it, or lower spark.mla.kv.memory")
-                            .formatted(ordinal, found.name(), found.freeBytes() >> 20, needed >> 20));
+                            .formatted(ordinal, found.name(), mib(found), needed >> 20));
+        }
+    }
+
+    private static long mib(GpuProbe found) {
+        return found.freeBytes() >> 20;
+    }
+
+    private static void sleep() {
+        try {
+            Thread.sleep(LOOK_AGAIN_MILLIS);
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+            throw new IllegalStateException("interrupted while waiting for room on the GPU", e);
         }
     }
 

@@ -53,6 +53,11 @@ final class JobFiles {
     private static final String ORDER = "__spark_mla_order_";
     private static final int SHOWN_CHARACTERS = 60;
 
+    /** How many rows Spark looks at to find where to cut: all of a small input, so that every task gets as many rows. */
+    private static final int SAMPLED_ROWS = 100_000;
+
+    private static final int LEAST_SAMPLE = 100; // of a partition: Spark's own
+
     private final SparkSession spark;
     private final String input;
     private final InputFormat inputFormat;
@@ -114,7 +119,7 @@ final class JobFiles {
      * The rows of the input in order: that of the files' names, then that within a file.
      *
      * @param inputCol what the one column of a text file is called
-     * @param partitions how many to spread them over; null: one a core, where the files give fewer
+     * @param partitions how many to spread them over; null: as many for every core, one at least
      */
     Dataset<Row> read(String inputCol, Integer partitions) {
         // Prompts are small and generation is slow: cut even a small file into a piece a core.
@@ -132,10 +137,19 @@ final class JobFiles {
     private Dataset<Row> spread(Dataset<Row> rows, Integer partitions) {
         int cores = spark.sparkContext().defaultParallelism();
         boolean oneFile = rows.inputFiles().length == 1;
-        if (partitions == null && oneFile && rows.javaRDD().getNumPartitions() >= cores) {
+        // A Parquet file is cut between row groups: one group is one task, which is no matter where all share an
+        // engine.
+        boolean evenly =
+                inputFormat != InputFormat.parquet || spark.sparkContext().isLocal();
+        if (partitions == null && oneFile && evenly && rows.javaRDD().getNumPartitions() >= cores) {
             return rows;
         }
-        int count = partitions == null ? Math.max(cores, rows.javaRDD().getNumPartitions()) : partitions;
+        int count = partitions == null ? wholeWaves(rows.javaRDD().getNumPartitions(), cores) : partitions;
+        // By default 100 a partition, which makes some a quarter larger than others; the job waits for the largest.
+        spark.conf()
+                .set(
+                        "spark.sql.execution.rangeExchange.sampleSizePerPartition",
+                        Math.max(LEAST_SAMPLE, SAMPLED_ROWS / count));
         Column metadata = rows.metadataColumn("_metadata");
         Column[] order = {col(ORDER + "file"), col(ORDER + "block"), col(ORDER + "row")};
         return rows.withColumn(ORDER + "file", metadata.getField("file_path"))
@@ -144,6 +158,11 @@ final class JobFiles {
                 .repartitionByRange(count, order)
                 .sortWithinPartitions(order)
                 .drop(ORDER + "file", ORDER + "block", ORDER + "row");
+    }
+
+    /** As many tasks for every core. Spark cuts files into some more pieces than cores, and the last would run alone. */
+    private static int wholeWaves(int pieces, int cores) {
+        return cores * Math.max(1, pieces / cores);
     }
 
     void write(Dataset<Row> generated, String outputCol) {

@@ -10,6 +10,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.stream.Collectors;
+import org.apache.spark.SparkContext;
 import org.apache.spark.sql.Column;
 import org.apache.spark.sql.Dataset;
 import org.apache.spark.sql.Observation;
@@ -20,11 +21,12 @@ final class JobSummary {
     private final String outputCol;
     private final String output;
     private final Observation observation = new Observation();
-    private final long start = System.nanoTime();
+    private final JobTimes times = new JobTimes();
+    private final SparkContext context;
     private Map<String, Object> counts;
-    private double seconds;
 
-    JobSummary(String outputCol, String output) {
+    JobSummary(SparkContext context, String outputCol, String output) {
+        this.context = context;
         this.outputCol = outputCol;
         this.output = output;
     }
@@ -37,6 +39,7 @@ final class JobSummary {
         for (BadRowException.Kind kind : BadRowException.Kind.values()) {
             counters.add(count(when(error.startsWith(kind.words), lit(1))).as(kind.name()));
         }
+        context.addSparkListener(times);
         return generated.observe(observation, count(lit(1)).as("rows"), counters.toArray(Column[]::new));
     }
 
@@ -46,8 +49,9 @@ final class JobSummary {
 
     /** To be called when the observed rows have been written. */
     void finish() throws InterruptedException {
-        seconds = (System.nanoTime() - start) / 1e9;
+        times.finish();
         counts = observation.getAsJava();
+        context.removeSparkListener(times);
     }
 
     /** Zero for a sum over no rows. */
@@ -69,15 +73,16 @@ final class JobSummary {
                 errors:         %,d%s
                 prompt tokens:  %,d
                 output tokens:  %,d
-                time:           %.1f s, %,.1f output tokens/s
+                time:           %.1f s%s, %,.1f output tokens/s
                 output:         %s""".formatted(
                         counted("rows"),
                         errors,
                         errors == 0 ? "" : kinds,
                         counted("prompt_tokens"),
                         counted("completion_tokens"),
-                        seconds,
-                        counted("completion_tokens") / seconds,
+                        times.total(),
+                        times,
+                        counted("completion_tokens") / times.total(),
                         output);
     }
 }

@@ -212,11 +212,11 @@ public final class MlaConf implements Serializable {
         return (String) values.get(Key.DEVICE);
     }
 
-    /** What an engine is started with on the GPU of this ordinal (0 where there is none). */
+    /** What an engine is started with on the GPU of this ordinal (0 where there is none); on the CPU it is no matter. */
     public EngineSettings engineSettings(int deviceOrdinal) {
         return new EngineSettings(
                 (String) values.get(Key.DEVICE),
-                deviceOrdinal,
+                device().equals("cpu") ? 0 : deviceOrdinal,
                 integer(Key.CPU_THREADS),
                 (Long) values.get(Key.KV_MEMORY),
                 integer(Key.BATCH_MAX_SEQUENCES),

@@ -67,7 +67,7 @@ public final class SparkMlaPlugin implements SparkPlugin {
             boolean local = context.executorID().equals(SparkSettings.DRIVER);
             int gpu = GpuPinning.ordinal(context.resources(), "the executor");
             boolean rapids = new RapidsSettings(entries).isPlugin();
-            GpuPinning.checkExecutor(MlaConf.of(entries), gpu, local, rapids, GpuProbe::of);
+            GpuPinning.checkExecutor(MlaConf.of(entries), gpu, local, rapids, GpuProbe::of, GpuPinning.ROOM_PATIENCE);
             executorResources = Map.copyOf(context.resources());
             log.info(
                     "Spark MLA is ready on executor {}; a model loads when a task first needs it",

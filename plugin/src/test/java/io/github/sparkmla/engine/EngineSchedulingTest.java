@@ -18,6 +18,7 @@ import org.junit.jupiter.api.RepetitionInfo;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** Scheduling, block accounting and cancellation, on a fake model whose tokens betray every mistake. */
@@ -42,10 +43,11 @@ class EngineSchedulingTest {
         int tokens = sequences + random.nextInt(200);
         int chunk = random.nextBoolean() ? 0 : 1 + random.nextInt(100);
         boolean overlaps = seed % 2 == 0;
+        boolean replays = seed % 3 == 0;
         System.out.printf(
-                "seed %d: %d blocks, %d sequences, %d tokens, chunk %d, overlap %s%n",
-                seed, blocks, sequences, tokens, chunk, overlaps);
-        FakeRunner runner = new FakeRunner(blocks, overlaps);
+                "seed %d: %d blocks, %d sequences, %d tokens, chunk %d, overlap %s, replay %s%n",
+                seed, blocks, sequences, tokens, chunk, overlaps, replays);
+        FakeRunner runner = new FakeRunner(blocks, overlaps, replays);
         try (Engine engine = engine(runner, sequences, tokens, chunk)) {
             List<int[]> prompts = new ArrayList<>();
             List<Integer> limits = new ArrayList<>();
@@ -73,9 +75,9 @@ class EngineSchedulingTest {
     }
 
     @ParameterizedTest
-    @ValueSource(booleans = {false, true})
-    void aPoolTooSmallForAllPreemptsAndStillFinishes(boolean overlaps) throws Exception {
-        FakeRunner runner = new FakeRunner(7, overlaps);
+    @CsvSource({"false, false", "false, true", "true, false", "true, true"})
+    void aPoolTooSmallForAllPreemptsAndStillFinishes(boolean overlaps, boolean replays) throws Exception {
+        FakeRunner runner = new FakeRunner(7, overlaps, replays);
         try (Engine engine = engine(runner, 8, 64, 0)) {
             Random random = new Random(1);
             List<CompletableFuture<Completion>> futures = new ArrayList<>();
@@ -90,13 +92,16 @@ class EngineSchedulingTest {
                         futures.get(i).get().tokenIds());
             }
             assertTrue(engine.preemptions() > 0, "nothing was preempted: the test is vacuous");
+            System.out.printf(
+                    "%d steps, %d preemptions, %d replayed%n", engine.steps(), engine.preemptions(), runner.replayed);
+            assertEquals(replays, runner.replayed > 100, "replayed: " + runner.replayed);
         }
     }
 
     @ParameterizedTest
     @ValueSource(booleans = {false, true})
     void cancelledSequencesFreeTheirBlocks(boolean overlaps) throws Exception {
-        try (Engine engine = engine(new FakeRunner(64, overlaps), 4, 16, 0)) {
+        try (Engine engine = engine(new FakeRunner(64, overlaps, false), 4, 16, 0)) {
             Random random = new Random(2);
             List<CompletableFuture<Completion>> futures = new ArrayList<>();
             for (int i = 0; i < 40; i++) {
@@ -136,7 +141,7 @@ class EngineSchedulingTest {
     @ParameterizedTest
     @ValueSource(booleans = {false, true})
     void aRowWithoutNumbersFailsAlone(boolean overlaps) throws Exception {
-        try (Engine engine = engine(new FakeRunner(8, overlaps), 4, 16, 0)) {
+        try (Engine engine = engine(new FakeRunner(8, overlaps, false), 4, 16, 0)) {
             SamplingParams five = SamplingParams.greedy(5);
             int[] good = {1, 2, 3};
             var poisoned = engine.submit(new Request(new int[] {FakeRunner.POISON, 2}, five, 0));

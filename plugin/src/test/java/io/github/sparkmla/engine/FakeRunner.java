@@ -23,6 +23,7 @@ final class FakeRunner implements StepRunner {
 
     private final long[] cache;
     private final boolean overlaps;
+    private final boolean replays;
     private final Deque<List<Drawn>> underWay = new ArrayDeque<>();
     private final Map<Sequence, Integer> newest = new HashMap<>(); // token of each sequence, as a device has it
 
@@ -31,17 +32,22 @@ final class FakeRunner implements StepRunner {
     int largestStep;
     int mostSequences;
     int mostUnderWay;
+    int replayed; // generated tokens computed to draw nothing
     boolean closed;
     volatile RuntimeException failure;
 
     /** One that computes while it is asked. */
     FakeRunner(int blocks) {
-        this(blocks, false);
+        this(blocks, false, false);
     }
 
-    /** With {@code overlaps} the host learns of a step's tokens only when the next one is under way. */
-    FakeRunner(int blocks, boolean overlaps) {
+    /**
+     * With {@code overlaps} the host learns of a step's tokens only when the next one is under way. With {@code replays} it
+     * takes generated tokens one by one alone.
+     */
+    FakeRunner(int blocks, boolean overlaps, boolean replays) {
         this.overlaps = overlaps;
+        this.replays = replays;
         cache = new long[blocks * BlockPool.BLOCK_TOKENS];
     }
 
@@ -98,6 +104,16 @@ final class FakeRunner implements StepRunner {
     }
 
     @Override
+    public boolean replays() {
+        return replays;
+    }
+
+    /** Whether a work is of the prompt alone, or of one generated token. */
+    static boolean keepsKindsApart(Scheduler.Work work) {
+        return work.decodes() || work.to() <= work.sequence().promptLength();
+    }
+
+    @Override
     public Map<String, Double> launchProfiled(List<Scheduler.Work> step) {
         launch(step);
         return Map.of("all", 1.0);
@@ -110,6 +126,11 @@ final class FakeRunner implements StepRunner {
         }
         int tokens = 0;
         for (Scheduler.Work work : step) {
+            if (replays && !keepsKindsApart(work)) {
+                throw new AssertionError("tokens " + work.from() + " to " + work.to() + " at once, of a prompt of "
+                        + work.sequence().promptLength());
+            }
+            replayed += work.decodes() && !work.completes() ? 1 : 0;
             tokens += work.to() - work.from();
             for (int p = work.from(); p < work.to(); p++) {
                 Sequence sequence = work.sequence();

@@ -68,7 +68,7 @@ class DummyWeightsTest {
             model.allocateCache(2);
             StepInputs inputs = model.inputs();
             inputs.clear(0);
-            inputs.add(new int[] {5, 6, 7}, 0, 3, -1, new int[] {1});
+            inputs.add(new int[] {5, 6, 7}, 0, 3, false, -1, new int[] {1});
             inputs.draw(3, 0, 0, 1, 0);
             inputs.upload(inputs.tableWidth());
             model.forward();
@@ -82,7 +82,7 @@ class DummyWeightsTest {
     private static float[] decode(MlaModel model, int rows) {
         StepInputs inputs = model.inputs();
         inputs.clear(0);
-        inputs.add(new int[] {5, 6, 7, 8}, 3, 4, -1, new int[] {1});
+        inputs.add(new int[] {5, 6, 7, 8}, 3, 4, true, -1, new int[] {1});
         inputs.draw(4, 0, 0, 1, 0);
         inputs.pad(rows, model.dumpBlock());
         inputs.upload(2);

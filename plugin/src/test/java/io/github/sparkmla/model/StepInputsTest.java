@@ -3,6 +3,7 @@ package io.github.sparkmla.model;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.github.sparkmla.tensor.Device;
 import io.github.sparkmla.tensor.HostTensors;
@@ -32,11 +33,11 @@ class StepInputsTest {
     /** Two decoding sequences of 130 and 64 tokens, then a prefill of tokens 60 to 66. */
     private void threeSequences() {
         inputs.clear(0);
-        inputs.add(tokens(1000, 130), 129, 130, -1, new int[] {7, 3, 9, 0});
+        inputs.add(tokens(1000, 130), 129, 130, true, -1, new int[] {7, 3, 9, 0});
         inputs.draw(130, 0.5f, 40, 0.9f, 77);
-        inputs.add(tokens(2000, 64), 63, 64, -1, new int[] {5});
+        inputs.add(tokens(2000, 64), 63, 64, true, -1, new int[] {5});
         inputs.draw(64, 0, 0, 1, 78);
-        inputs.add(tokens(3000, 66), 60, 66, -1, new int[] {2, 4});
+        inputs.add(tokens(3000, 66), 60, 66, false, -1, new int[] {2, 4});
         inputs.draw(66, 0, 0, 1, 79);
     }
 
@@ -90,7 +91,7 @@ class StepInputsTest {
     @Test
     void emptyRowsReadNothingAndWriteToTheDump() {
         inputs.clear(0);
-        inputs.add(tokens(1000, 130), 129, 130, -1, new int[] {7, 3, 9});
+        inputs.add(tokens(1000, 130), 129, 130, true, -1, new int[] {7, 3, 9});
         inputs.draw(130, 0, 0, 1, 77);
         inputs.pad(4, 11);
         inputs.upload(4);
@@ -101,7 +102,7 @@ class StepInputsTest {
         assertArrayEquals(new int[] {1129, 0, 0, 0}, ids());
         assertArrayEquals(
                 new long[] {9 * 64 + 1, 11 * 64 + 1, 11 * 64 + 2, 11 * 64 + 3}, HostTensors.longs(inputs.slots()));
-        assertArrayEquals(new int[] {0, 1, 2, 3}, HostTensors.ints(inputs.sampledRows()));
+        assertEquals(0, HostTensors.ints(inputs.sampledRows())[0]);
     }
 
     /** The largest ids have bits that would be a number's payload; none of them may change on the way. */
@@ -113,11 +114,11 @@ class StepInputsTest {
         inputs.drawnIds().resize(4);
         HostTensors.put(inputs.drawnIds(), drawn);
         inputs.clear(1);
-        inputs.add(tokens(1000, 131), 130, 131, 2, new int[] {7, 3, 9});
+        inputs.add(tokens(1000, 131), 130, 131, true, 2, new int[] {7, 3, 9});
         inputs.draw(131, 0, 0, 1, 77);
-        inputs.add(tokens(2000, 66), 64, 66, 0, new int[] {5, 6});
+        inputs.add(tokens(2000, 66), 64, 66, false, 0, new int[] {5, 6});
         inputs.draw(66, 0, 0, 1, 78);
-        inputs.add(tokens(3000, 70), 66, 70, 1, new int[] {2, 4});
+        inputs.add(tokens(3000, 70), 66, 70, false, 1, new int[] {2, 4});
         inputs.upload(3);
         assertArrayEquals(new int[] {-1, 2064, 0x7F812345, 3066, 3067, 3068, 163_839}, ids());
         inputs.fetchDrawn(2);
@@ -126,8 +127,40 @@ class StepInputsTest {
     }
 
     @Test
-    void singleTokensComeFirst() {
+    void theLastTokenOfAPromptPrefillsAlone() {
         threeSequences();
-        assertThrows(IllegalStateException.class, () -> inputs.add(tokens(0, 5), 4, 5, -1, new int[] {1}));
+        inputs.add(tokens(4000, 5), 4, 5, false, -1, new int[] {8});
+        inputs.upload(3);
+        assertEquals(2, inputs.prefills());
+        assertArrayEquals(new int[] {0, 6, 7}, HostTensors.ints(inputs.queryStart()));
+        assertArrayEquals(new int[] {66, 5}, HostTensors.ints(inputs.prefillSeqLens()));
+    }
+
+    /** A token that is computed again draws nothing; a graph's draws are as many as its rows all the same. */
+    @Test
+    void drawsAreFilledUp() {
+        inputs.clear(0);
+        inputs.add(tokens(1000, 130), 70, 71, true, -1, new int[] {7, 3});
+        inputs.add(tokens(2000, 64), 63, 64, true, -1, new int[] {5});
+        inputs.draw(64, 0.5f, 0, 1, 78);
+        inputs.pad(4, 11);
+        inputs.upload(4);
+        assertEquals(4, inputs.sampled());
+        assertArrayEquals(new int[] {71, 64, 0, 0}, HostTensors.ints(inputs.decodeSeqLens()));
+        int[] rows = HostTensors.ints(inputs.sampledRows());
+        assertEquals(1, rows[0]);
+        for (int row : rows) {
+            assertTrue(row >= 0 && row < 4, "row " + row);
+        }
+        assertArrayEquals(
+                new long[] {78, 0, 0, 0}, HostTensors.longs(inputs.draws().seed()));
+    }
+
+    @Test
+    void whatDecodesComesFirstWithOneToken() {
+        threeSequences();
+        assertThrows(IllegalStateException.class, () -> inputs.add(tokens(0, 5), 4, 5, true, -1, new int[] {1}));
+        inputs.clear(0);
+        assertThrows(IllegalStateException.class, () -> inputs.add(tokens(0, 5), 3, 5, true, -1, new int[] {1}));
     }
 }

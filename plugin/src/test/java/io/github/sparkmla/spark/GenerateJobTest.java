@@ -15,6 +15,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.stream.IntStream;
@@ -107,6 +108,13 @@ class GenerateJobTest {
         assertTrue(outcome.out.contains("errors:         2 (1 prompt is null, 1 prompt is empty)"), outcome.out);
         assertTrue(outcome.out.contains("rows:           4"), outcome.out);
         assertTrue(outcome.out.contains("output tokens:  8"), outcome.out);
+        assertTrue(
+                outcome.out
+                        .lines()
+                        .anyMatch(
+                                line -> line.matches("time: +[0-9.]+ s \\([0-9.]+ s to plan, [0-9.]+ to load the model,"
+                                        + " [0-9.]+ to generate, [0-9.]+ to commit\\), [0-9.,]+ output tokens/s")),
+                outcome.out);
         assertTrue(outcome.out.contains("output:         " + output), outcome.out);
         assertTrue(outcome.out.contains("only showing") || outcome.out.contains("ROMEO:"), outcome.out);
     }
@@ -230,6 +238,25 @@ class GenerateJobTest {
                             .map(row -> row.<String>getAs("prompt"))
                             .toList());
         }
+    }
+
+    @Test
+    void everyTaskGetsAsManyRows() {
+        Path prompts = temp.resolve("prompts");
+        spark.range(0, 4000, 1, 2)
+                .selectExpr("concat('King ', id) AS prompt")
+                .write()
+                .parquet(prompts.toString());
+        JobFiles files = new JobFiles(
+                spark,
+                prompts.toString(),
+                JobFiles.InputFormat.parquet,
+                output.toString(),
+                JobFiles.OutputFormat.parquet,
+                false);
+        List<Integer> sizes =
+                files.read("prompt", 16).javaRDD().glom().map(List::size).collect();
+        assertEquals(Collections.nCopies(16, 250), sizes);
     }
 
     private static List<Row> inFileOrder(Path folder, String format) throws IOException {

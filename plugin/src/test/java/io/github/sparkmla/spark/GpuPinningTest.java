@@ -6,8 +6,10 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.github.sparkmla.engine.GpuProbe;
+import java.time.Duration;
 import java.util.HashMap;
 import java.util.Map;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.IntFunction;
 import org.apache.spark.resource.ResourceInformation;
 import org.junit.jupiter.api.Test;
@@ -39,9 +41,12 @@ class GpuPinningTest {
         return MlaConf.of(map);
     }
 
+    private static void check(MlaConf conf, int gpu, boolean local, boolean rapids, IntFunction<GpuProbe> probe) {
+        GpuPinning.checkExecutor(conf, gpu, local, rapids, probe, Duration.ZERO);
+    }
+
     private static String refusal(MlaConf conf, int gpu, boolean local, IntFunction<GpuProbe> probe) {
-        return assertThrows(
-                        IllegalArgumentException.class, () -> GpuPinning.checkExecutor(conf, gpu, local, false, probe))
+        return assertThrows(IllegalArgumentException.class, () -> check(conf, gpu, local, false, probe))
                 .getMessage();
     }
 
@@ -98,11 +103,17 @@ class GpuPinningTest {
 
     @Test
     void onlyAnExecutorThatIsToUseAGpuLooksAtIt() {
-        GpuPinning.checkExecutor(conf("device", "cpu"), 0, false, false, NEVER);
-        GpuPinning.checkExecutor(conf("device", "auto"), -1, false, false, NEVER);
-        GpuPinning.checkExecutor(conf("device", "auto"), -1, true, false, NEVER);
-        GpuPinning.checkExecutor(conf("device", "cuda"), 1, false, false, free(80_000));
-        GpuPinning.checkExecutor(conf("device", "cuda"), -1, true, false, free(80_000));
+        check(conf("device", "cpu"), 0, false, false, NEVER);
+        check(conf("device", "auto"), -1, false, false, NEVER);
+        check(conf("device", "auto"), -1, true, false, NEVER);
+        check(conf("device", "cuda"), 1, false, false, free(80_000));
+        check(conf("device", "cuda"), -1, true, false, free(80_000));
+    }
+
+    @Test
+    void onTheCpuTheExecutorsGpuIsNoMatter() {
+        assertEquals(0, conf("device", "cpu").engineSettings(1).deviceOrdinal());
+        assertEquals(1, conf("device", "cuda").engineSettings(1).deviceOrdinal());
     }
 
     @Test
@@ -114,7 +125,16 @@ class GpuPinningTest {
                         + " needed. Give executors Hopper GPUs with a driver for CUDA 12 or later"
                         + " (conf/getGpusResources.sh lists them), or set spark.mla.device=cpu",
                 refusal(conf("device", "cuda"), 2, false, AMPERE));
-        GpuPinning.checkExecutor(conf("device", "auto"), 2, false, false, AMPERE); // it says so in the log
+        check(conf("device", "auto"), 2, false, false, AMPERE); // it says so in the log
+    }
+
+    @Test
+    void theMemoryOfAnExecutorThatWasKilledIsWaitedFor() {
+        AtomicInteger looks = new AtomicInteger();
+        IntFunction<GpuProbe> returning =
+                ordinal -> free(looks.incrementAndGet() < 3 ? 500 : 80_000).apply(ordinal);
+        GpuPinning.checkExecutor(conf("device", "cuda"), 0, false, false, returning, Duration.ofMinutes(1));
+        assertEquals(3, looks.get());
     }
 
     @Test
@@ -124,8 +144,8 @@ class GpuPinningTest {
                 message.startsWith("GPU 0 (NVIDIA H100) has 9000 MiB free, and an engine needs more than 9216"),
                 message);
         assertTrue(message.endsWith("lower spark.mla.kv.memory"), message);
-        GpuPinning.checkExecutor(conf("device", "cuda", "kv.memory", "8g"), 0, false, false, free(9_300));
+        check(conf("device", "cuda", "kv.memory", "8g"), 0, false, false, free(9_300));
         // What RAPIDS should have left is said when the model is known.
-        GpuPinning.checkExecutor(conf("device", "cuda", "kv.memory", "8g"), 0, false, true, free(600));
+        check(conf("device", "cuda", "kv.memory", "8g"), 0, false, true, free(600));
     }
 }

@@ -31,7 +31,7 @@ class MlaConfTest {
                 "spark.mla.task.window", "5",
                 "spark.mla.loadFormat", "dummy"));
         EngineSettings expected =
-                new EngineSettings("cpu", 1, 3, 2L << 30, 7, 512, 64, 1000).with(EngineSettings.LoadFormat.DUMMY);
+                new EngineSettings("cpu", 0, 3, 2L << 30, 7, 512, 64, 1000).with(EngineSettings.LoadFormat.DUMMY);
         assertEquals(expected, conf.engineSettings(1));
         assertEquals(5, conf.window());
     }

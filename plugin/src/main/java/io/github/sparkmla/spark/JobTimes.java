@@ -1,0 +1,50 @@
+package io.github.sparkmla.spark;
+
+import org.apache.spark.scheduler.AccumulableInfo;
+import org.apache.spark.scheduler.SparkListener;
+import org.apache.spark.scheduler.SparkListenerTaskEnd;
+import scala.jdk.javaapi.CollectionConverters;
+
+/** Where the time of a job goes, by the ends of its tasks that generated. From its making to {@link #finish}, in seconds. */
+final class JobTimes extends SparkListener {
+    private final long start = System.currentTimeMillis(); // the clock of Spark's events
+    private long end;
+    private long firstLaunch = Long.MAX_VALUE;
+    private long lastFinish = Long.MIN_VALUE;
+    private double load;
+
+    @Override
+    public synchronized void onTaskEnd(SparkListenerTaskEnd event) {
+        for (AccumulableInfo metric :
+                CollectionConverters.asJava(event.taskInfo().accumulables())) {
+            if (metric.name().contains(GenerateMetrics.Metric.LOAD_TIME.words)
+                    && metric.update().get() instanceof Long nanos) {
+                firstLaunch = Math.min(firstLaunch, event.taskInfo().launchTime());
+                lastFinish = Math.max(lastFinish, event.taskInfo().finishTime());
+                load = Math.max(load, nanos / 1e9);
+            }
+        }
+    }
+
+    /** The job is done, and its events were heard. */
+    synchronized void finish() {
+        end = System.currentTimeMillis();
+    }
+
+    synchronized double total() {
+        return (end - start) / 1e3;
+    }
+
+    /** In words; empty where no task generated. */
+    @Override
+    public synchronized String toString() {
+        return firstLaunch > lastFinish
+                ? ""
+                : " (%.1f s to plan, %.1f to load the model, %.1f to generate, %.1f to commit)"
+                        .formatted(
+                                (firstLaunch - start) / 1e3,
+                                load,
+                                (lastFinish - firstLaunch) / 1e3 - load,
+                                (end - lastFinish) / 1e3);
+    }
+}
