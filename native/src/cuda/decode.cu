@@ -48,9 +48,9 @@ cudaError_t launch_decode(const DecodeShape &shape, const DecodeMaps &maps, cons
 
 // Measured: docs/kernels.md. By the heads alone, so that the number of queries does not matter either.
 SplitRule deterministic_rule(int heads) {
-  if (heads > 64) return {24, 2, 64};
+  if (heads > 64) return {24, 2, 48};
   if (heads > 32) return {16, 3, 96};
-  return {8, 4, 32};
+  return {10, 4, 32};
 }
 
 }  // namespace
@@ -104,22 +104,22 @@ DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape
 cudaError_t launch_combine(const DecodeShape &shape, const DecodeParams &params, cudaStream_t stream) {
   const int jobs = shape.rule.fixed() ? shape.batch : std::min(shape.batch, shape.parts);
   const int64_t rows = static_cast<int64_t>(shape.rows) * jobs;
-  const int resident = shape.parts * shape.tiles * kCombineBlocksPerMultiprocessor;
-  auto launch = [&](auto kernel, int items, int block_items, int most_blocks) {
+  const int resident = shape.parts * shape.tiles * kCombineBlocksPerMultiprocessor;  // blocks that run at once
+  auto launch = [&](auto kernel, int items, int block_items) {
     const int blocks = (items + block_items - 1) / block_items;
-    Launch launch(dim3(blocks, std::clamp(most_blocks / blocks, 1, jobs)), kCombineWarps * 32, 0, stream);
+    Launch launch(dim3(blocks, std::clamp(resident / blocks, 1, jobs)), kCombineWarps * 32, 0, stream);
     return cudaLaunchKernelEx(&launch.config, kernel, params, jobs);
   };
   // Few slices: a block each, so that all run at once. The warps that share the splits add in another order than one warp does, so the
   // deterministic plan, for which the batch must not matter, does without.
-  if (!shape.rule.fixed() && rows * kSlices <= 2 * resident) {
-    return launch(combine_kernel<kCombineWarps, 1>, shape.rows * kSlices, 1, 2 * resident);
+  if (!shape.rule.fixed() && rows * kSlices <= resident) {
+    return launch(combine_kernel<kCombineWarps, 1>, shape.rows * kSlices, 1);
   }
   // As wide as leaves work to every warp.
   const int64_t warps = resident * kCombineWarps;
-  if (rows >= warps) return launch(combine_kernel<1, 4>, shape.rows, kCombineWarps, resident);
-  if (rows * 2 >= warps) return launch(combine_kernel<1, 2>, shape.rows * 2, kCombineWarps, resident);
-  return launch(combine_kernel<1, 1>, shape.rows * kSlices, kCombineWarps, resident);
+  if (rows >= warps) return launch(combine_kernel<1, 4>, shape.rows, kCombineWarps);
+  if (rows * 2 >= warps) return launch(combine_kernel<1, 2>, shape.rows * 2, kCombineWarps);
+  return launch(combine_kernel<1, 1>, shape.rows * kSlices, kCombineWarps);
 }
 
 mla_status plan(const mla_plan_args &args, const mla_tensor &seq_lens, mla_tensor &tiles, mla_tensor &splits,

@@ -7,7 +7,7 @@
 namespace mla::cuda {
 
 constexpr int kCombineWarps = 8;
-constexpr int kCombineBlocksPerMultiprocessor = 2;  // half of what may run at once, so that hardly one waits for the last decode block
+constexpr int kCombineBlocksPerMultiprocessor = 4;  // that run at once
 constexpr int kSlices = kScales;                    // of an output row: 128 columns each, four values a lane
 
 __device__ __forceinline__ float4 weighted_sum(float4 sum, float weight, uint2 halves) {
@@ -41,11 +41,9 @@ class RowWeights {
       : job_(job), lse_(p.partial_lse + row), rows_(p.rows) {
     const int lane = threadIdx.x % 32;
     float top = -INFINITY, total = 0.0f;
-#pragma unroll 1
     for (int s = lane; s < job.splits; s += 32) top = fmaxf(top, lse(s));
     for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
     base_ = top == -INFINITY ? 0.0f : top;
-#pragma unroll 1
     for (int s = lane; s < job.splits; s += 32) total += exp2f(lse(s) - base_);
     for (int step = 16; step > 0; step /= 2) total += __shfl_xor_sync(~0u, total, step);
     lse2_ = total > 0.0f ? base_ + log2f(total) : -INFINITY;
@@ -66,7 +64,7 @@ class RowWeights {
 // An item is kWidth slices of a query row, the work of kWarps warps, which share out its splits. Grid: (items, in blocks of
 // kCombineWarps / kWarps; jobs, or fewer: the blocks go round). `jobs` may be more than there are.
 template <int kWarps, int kWidth>
-__global__ void __launch_bounds__(kCombineWarps * 32, kWarps == 1 ? 4 : 6)
+__global__ void __launch_bounds__(kCombineWarps * 32, kCombineBlocksPerMultiprocessor)
     combine_kernel(const __grid_constant__ DecodeParams p, int jobs) {
   static_assert(kWarps == 1 || (kWarps == kCombineWarps && kWidth == 1), "the warps of a block add one slice of sums");
   __shared__ float4 sums[kWarps == 1 ? 1 : kCombineWarps][32];
@@ -116,7 +114,7 @@ __global__ void __launch_bounds__(kCombineWarps * 32, kWarps == 1 ? 4 : 6)
       const int s = warp % kWarps + i * kWarps;
       if (s < job.splits) add(s, ahead[i]);
     }
-#pragma unroll(kWidth == 4 ? 2 : 4)
+#pragma unroll(8 / kWidth)
     for (int s = warp % kWarps + kAhead * kWarps; s < job.splits; s += kWarps) add(s, values_of(s));
 
     if constexpr (kWarps > 1) {

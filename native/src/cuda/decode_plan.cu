@@ -1,7 +1,7 @@
 // Shares the steps of all sequences out among parts of equal cost. The costs of the sequences are laid end to end on one
 // axis: an overhead for the queries of each, then its steps, with an overhead for the outputs of each split. The parts are
-// consecutive pieces of that axis, by the smallest budget with which they get to its end. The plan by load cuts anywhere
-// but close to a sequence's ends, the plan by length (deterministic) only between splits.
+// consecutive pieces of that axis. The plan by load cuts it at equal distances, but not close to a sequence's ends; the plan
+// by length (deterministic) only between splits, by the smallest budget with which the parts get to its end.
 
 #include <cuda_runtime.h>
 
@@ -71,41 +71,44 @@ struct Axis {
   PlanParams p;
   const int *ends;        // of each sequence
   const uint16_t *costs;  // of each one's splits; by length only
-  int again;              // what a part pays that goes on with a sequence, beside its steps (and splits)
+  int before_steps;       // from a sequence's begin to its first step, or split
 
   __device__ int total() const { return ends[p.batch - 1]; }
   __device__ int begin(int seq) const { return seq == 0 ? 0 : ends[seq - 1]; }
-  // The cut at `position`, which is in sequence `seq`.
-  __device__ Cut cut_at(int position, int seq) const {
+  __device__ int seq_at(int position, int first) const { return first_beyond(ends, first, p.batch, position); }
+  // The cut at `position`.
+  __device__ Cut cut_at(int position) const {
+    const int seq = seq_at(position, 0);
     if (seq == p.batch || position == begin(seq)) return {position, seq, 0};
-    const int steps = position - begin(seq) - again;
-    if (!p.rule.fixed()) return {position, seq, steps};
-    return {position, seq, quotient(steps, costs[seq]) * (costs[seq] - p.split_overhead)};
+    const int beyond = position - begin(seq) - before_steps;
+    if (!p.rule.fixed()) return {position, seq, beyond};
+    return {position, seq, quotient(beyond, costs[seq]) * (costs[seq] - p.split_overhead)};
   }
-  // The end of the part that begins at `from` and costs at most `budget`; of the cut's step only whether it is 0 counts.
+  // By load: where to cut close to `position`. What is cut off a sequence shall have p.least_piece steps, if a part has
+  // eight times as many.
+  __device__ int place_near(int position, int part_cost) const {
+    const int seq = seq_at(position, 0), least = min(p.least_piece, part_cost / 8);
+    if (seq == p.batch) return total();
+    if (position - begin(seq) - before_steps < max(least, 1)) return begin(seq);
+    return ends[seq] - position < least ? ends[seq] : position;
+  }
+  // By length: the end of the part that begins at `from` and costs at most `budget`. A part that goes on with a sequence has
+  // its queries to load, too. Of the cut's step only whether it is 0 counts.
   __device__ Cut end_of_part(const Cut &from, int budget) const {
-    const int limit = from.position + budget - (from.step > 0 ? again : 0);
+    const int limit = from.position + budget - (from.step > 0 ? before_steps : 0);
     if (limit >= total()) return {total(), p.batch, 0};
-    const int seq = first_beyond(ends, from.seq, p.batch, limit);
-    const int start = begin(seq), room = limit - start - again;
-    if (p.rule.fixed()) {
-      const int splits = quotient(max(room, 0), costs[seq]);
-      return {splits == 0 ? start : start + again + splits * costs[seq], seq, splits};
-    }
-    const int least = min(p.least_piece, (budget - again) / 2);
-    int step = min(room, ends[seq] - start - again - least);
-    if (step < max(least, 1)) step = 0;
-    if (start + again + step <= from.position || (seq == from.seq && step == 0)) step = room;  // it must go on
-    return {step == 0 ? start : start + again + step, seq, step};
+    const int seq = seq_at(limit, from.seq), start = begin(seq);
+    const int splits = quotient(max(limit - start - before_steps, 0), costs[seq]);
+    return {splits == 0 ? start : start + before_steps + splits * costs[seq], seq, splits};
   }
 };
 
 constexpr int kCandidates = 32;
 
-// Cuts the axis: the parts' ends go to `cuts`, kCandidates rows of part_count; returns the row that holds. It is that of the
-// smallest budget of kCandidates from `lowest` to `highest`, which suffices, with which the parts get to the end of the
-// axis. The lanes of a warp try them side by side.
-__device__ int cut_axis(const Axis &axis, int lowest, int highest, int *cuts) {
+// By length: cuts the axis. The parts' ends go to `cuts`, kCandidates rows of part_count; returns the row that holds. It is
+// that of the smallest budget of kCandidates from `lowest` to `highest`, which suffices, with which the parts get to the end
+// of the axis. The lanes of a warp try them side by side.
+__device__ int cut_by_length(const Axis &axis, int lowest, int highest, int *cuts) {
   const int lane = threadIdx.x, count = axis.p.part_count;
   const int apart = (highest - lowest + kCandidates - 2) / (kCandidates - 1);
   const int budget = min(lowest + lane * apart, highest);
@@ -125,7 +128,7 @@ __global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
   int *jobs = cuts + kCandidates * p.part_count;  // prefix sum of the parts in which a cut sequence starts
   uint16_t *costs = reinterpret_cast<uint16_t *>(jobs + p.part_count);
   const bool fixed = p.rule.fixed();
-  if (threadIdx.x == 0) largest = p.least;
+  if (threadIdx.x == 0) largest = row_of_cuts = 0;
   __syncthreads();
   for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) {
     const int steps = steps_of(p.seq_lens[b]), splits = fixed ? p.rule.splits(steps) : 1;
@@ -133,28 +136,28 @@ __global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
     if (!fixed) continue;
     p.splits[b + 1] = splits;
     costs[b] = p.rule.split_steps(steps) + p.split_overhead;
-    atomicMax(&largest, p.rule.split_steps(steps));
+    atomicMax(&largest, costs[b]);
   }
   __syncthreads();
   prefix_sum(ends, p.batch, totals);
 
   const Axis axis = {p, ends, costs, fixed ? p.overhead : p.overhead + p.split_overhead};
-  if (threadIdx.x < 32) {
-    const int even = (axis.total() + p.part_count - 1) / p.part_count;
-    // A part takes at least this at a time; what it cannot take is less, or less than its least piece.
-    const int unit = p.overhead + p.split_overhead + largest;
-    const int row = cut_axis(axis, max(even, unit), even + axis.again + unit + (fixed ? 0 : p.least_piece), cuts);
+  const int even = (axis.total() + p.part_count - 1) / p.part_count, part_cost = max(even, p.least);
+  if (!fixed) {
+    for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
+      cuts[part] = axis.place_near((part + 1) * part_cost, part_cost);
+    }
+  } else if (threadIdx.x < 32) {
+    const int unit = p.overhead + largest;  // a part takes at least this; less is left over at its end
+    const int row = cut_by_length(axis, max(even, unit), even + p.overhead + unit, cuts);
     if (threadIdx.x == 0) row_of_cuts = row;
   }
   __syncthreads();
   cuts += row_of_cuts * p.part_count;
 
-  auto cut_after = [&](int part) {
-    if (part < 0) return Cut{0, 0, 0};
-    return axis.cut_at(cuts[part], first_beyond(ends, 0, p.batch, cuts[part]));
-  };
+  auto cut_after = [&](int part) { return part < 0 ? Cut{0, 0, 0} : axis.cut_at(cuts[part]); };
   // Parts that have the first and the last step of a sequence.
-  auto first_part = [&](int b) { return first_beyond(cuts, 0, p.part_count, min(axis.begin(b) + axis.again, ends[b] - 1)); };
+  auto first_part = [&](int b) { return first_beyond(cuts, 0, p.part_count, min(axis.begin(b) + axis.before_steps, ends[b] - 1)); };
   auto last_part = [&](int b) { return first_beyond(cuts, 0, p.part_count, ends[b] - 1); };
   // At most one cut sequence starts in a part: its last.
   auto cut_here = [&](const Cut &to, int part) { return !fixed && to.step > 0 && first_part(to.seq) == part; };
