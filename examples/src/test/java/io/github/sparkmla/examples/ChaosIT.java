@@ -20,6 +20,7 @@ import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.BooleanSupplier;
 import java.util.function.Supplier;
 import java.util.stream.IntStream;
+import org.apache.spark.SparkEnv;
 import org.apache.spark.TaskContext;
 import org.apache.spark.api.java.function.MapFunction;
 import org.apache.spark.scheduler.SparkListener;
@@ -134,13 +135,20 @@ class ChaosIT {
         awaitUsedMib("after all", unusedMib, TOLERANCE_MIB / 4);
     }
 
-    /** Sees to it that every executor is there, has its engine, and nothing to do; by one more undisturbed job. */
-    private void settle() throws InterruptedException {
+    /** Sees to it that every executor is there, has its engine, and nothing to do: by undisturbed jobs until each took part in one. */
+    private void settle() throws Exception {
         await(
                 () -> removed.size() == ended && added.size() == EXECUTORS + ended,
                 () -> "executors came: " + added + ", went: " + removed + ", should have gone: " + ended);
-        write("settled", rows(-1));
-        assertSameRows("settled");
+        Path present = Files.createTempDirectory(temp, "present");
+        await(
+                () -> {
+                    Dataset<Row> generated = rows(-1);
+                    write("settled", generated.map(new RollCall(present.toString()), generated.encoder()));
+                    assertSameRows("settled");
+                    return present.toFile().list().length == EXECUTORS;
+                },
+                () -> "only executors " + List.of(present.toFile().list()) + " take part");
     }
 
     private void assertSameRows(String name) {
@@ -222,6 +230,18 @@ class ChaosIT {
                 .setSeed(11)
                 .setLogprobs(1)
                 .transform(prompts.map(new Crawl(slowPartition), encoder));
+    }
+
+    /** An executor that has generated a row puts its name down; slowly, so that there is work left for the others. */
+    private record RollCall(String present) implements MapFunction<Row, Row> {
+        @Override
+        public Row call(Row row) throws Exception {
+            if (new File(present, SparkEnv.get().executorId()).createNewFile()
+                    || row.<Long>getAs("id") % (ROWS / PARTITIONS) == 0) {
+                Thread.sleep(400);
+            }
+            return row;
+        }
     }
 
     private record Crawl(int partition) implements MapFunction<Row, Row> {
