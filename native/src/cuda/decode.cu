@@ -105,21 +105,21 @@ cudaError_t launch_combine(const DecodeShape &shape, const DecodeParams &params,
   const int jobs = shape.rule.fixed() ? shape.batch : std::min(shape.batch, shape.parts);
   const int64_t rows = static_cast<int64_t>(shape.rows) * jobs;
   const int resident = shape.parts * shape.tiles * kCombineBlocksPerMultiprocessor;  // blocks that run at once
-  auto launch = [&](auto kernel, int items, int block_items) {
+  auto combine = [&](auto kernel, int items, int block_items) {
     const int blocks = (items + block_items - 1) / block_items;
     Launch launch(dim3(blocks, std::clamp(resident / blocks, 1, jobs)), kCombineWarps * 32, 0, stream);
     return cudaLaunchKernelEx(&launch.config, kernel, params, jobs);
   };
-  // Few slices: a block each, so that all run at once. The warps that share the splits add in another order than one warp does, so the
-  // deterministic plan, for which the batch must not matter, does without.
+  // Few slices: a block each, so that all run at once. The warps that share the splits add in another order than one warp
+  // does, so the deterministic plan, for which the batch must not matter, does without.
   if (!shape.rule.fixed() && rows * kSlices <= resident) {
-    return launch(combine_kernel<kCombineWarps, 1>, shape.rows * kSlices, 1);
+    return combine(combine_kernel<kCombineWarps, 1>, shape.rows * kSlices, 1);
   }
   // As wide as leaves work to every warp.
   const int64_t warps = resident * kCombineWarps;
-  if (rows >= warps) return launch(combine_kernel<1, 4>, shape.rows, kCombineWarps);
-  if (rows * 2 >= warps) return launch(combine_kernel<1, 2>, shape.rows * 2, kCombineWarps);
-  return launch(combine_kernel<1, 1>, shape.rows * kSlices, kCombineWarps);
+  if (rows >= warps) return combine(combine_kernel<1, 4>, shape.rows, kCombineWarps);
+  if (rows * 2 >= warps) return combine(combine_kernel<1, 2>, shape.rows * 2, kCombineWarps);
+  return combine(combine_kernel<1, 1>, shape.rows * kSlices, kCombineWarps);
 }
 
 mla_status plan(const mla_plan_args &args, const mla_tensor &seq_lens, mla_tensor &tiles, mla_tensor &splits,

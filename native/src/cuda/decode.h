@@ -24,7 +24,7 @@ struct DecodeShape {
   int sequence_overhead;  // cost of the queries of a sequence, in steps of 32 keys
   int split_overhead;     // and of the outputs of a split of it
   int least_steps;        // no part is cut smaller: a partial result costs, too
-  int least_piece;        // nor is less cut off a sequence
+  int least_piece;        // of a sequence, in steps: a cut closer to its begin or end moves there
   SplitRule rule;         // of the deterministic plan, else all zero
   int most_splits;        // of a sequence, by the rule
   int64_t slots;          // of partial results in the workspace

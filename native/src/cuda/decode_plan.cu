@@ -157,8 +157,9 @@ __global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
 
   auto cut_after = [&](int part) { return part < 0 ? Cut{0, 0, 0} : axis.cut_at(cuts[part]); };
   // Parts that have the first and the last step of a sequence.
-  auto first_part = [&](int b) { return first_beyond(cuts, 0, p.part_count, min(axis.begin(b) + axis.before_steps, ends[b] - 1)); };
-  auto last_part = [&](int b) { return first_beyond(cuts, 0, p.part_count, ends[b] - 1); };
+  auto part_of = [&](int position) { return first_beyond(cuts, 0, p.part_count, position); };
+  auto first_part = [&](int b) { return part_of(min(axis.begin(b) + axis.before_steps, ends[b] - 1)); };
+  auto last_part = [&](int b) { return part_of(ends[b] - 1); };
   // At most one cut sequence starts in a part: its last.
   auto cut_here = [&](const Cut &to, int part) { return !fixed && to.step > 0 && first_part(to.seq) == part; };
   for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
