@@ -361,7 +361,7 @@ __device__ __forceinline__ void clear_unused_keys(uint8_t *columns, int used, ui
 }
 
 // The four lanes of a quad hold, of each of four 8-column groups, one pair of columns each; afterwards each lane holds
-// the four pairs of one group: 16 bytes of BF16.
+// the four pairs of one group: 16 bytes of 16-bit values.
 __device__ __forceinline__ void transpose_quad(uint32_t (&v)[4]) {
   const int lane = threadIdx.x % 4;
 #pragma unroll
@@ -395,36 +395,40 @@ __device__ __forceinline__ float2 row_maxima(const float (&o)[64]) {
 // Stores 128 columns of O of a finished share.
 __device__ __forceinline__ void store_output(const DecodeSmem &smem, float (&o)[64], const DecodeParams &p,
                                              const Share &share, int tile, int column) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-  const bool whole = share.whole();
-  uint16_t *out = whole ? reinterpret_cast<uint16_t *>(p.out) : reinterpret_cast<uint16_t *>(p.partial_out);
-  const int64_t first_row = static_cast<int64_t>(whole ? share.seq : share.slot(p)) * p.rows;
-  const float2 top = whole ? make_float2(0.0f, 0.0f) : row_maxima(o);
+  const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane / 4, query_row = tile * kTileRows + row;
+  float factors[2] = {smem.inverse_sum[row], smem.inverse_sum[row + 8]};
+  auto store = [&](auto *out, int64_t first_row, auto pack) {  // values of 16 bits, [rows, 512]
+    auto *target = out + (first_row + query_row) * kValueDim + column + lane % 4 * 8;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+#pragma unroll
+      for (int group = 0; group < 4; ++group) {
+        uint32_t v[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int at = (group * 4 + i) * 4 + r * 2;
+          v[i] = pack(o[at] * factors[r], o[at + 1] * factors[r]);
+        }
+        transpose_quad(v);
+        if (query_row + 8 * r >= p.rows) continue;
+        *reinterpret_cast<uint4 *>(target + 8 * r * kValueDim + group * 32) = make_uint4(v[0], v[1], v[2], v[3]);
+      }
+    }
+  };
+  if (share.whole()) {
+    store(p.out, static_cast<int64_t>(share.seq) * p.rows, [](float low, float high) { return sm90::pack_bf16(low, high); });
+    return;
+  }
+  const int64_t first_row = static_cast<int64_t>(share.slot(p)) * p.rows;
+  const float2 top = row_maxima(o);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int row = warp * 16 + lane / 4 + 8 * r, query_row = tile * kTileRows + row;
-    const bool valid = query_row < p.rows;
-    const float inverse = smem.inverse_sum[row];
-    float up = 1.0f;
-    if (!whole) {
-      const HalfScale scale((r == 0 ? top.x : top.y) * inverse);
-      up = scale.up;
-      if (valid && lane % 4 == 0) p.partial_scale[(first_row + query_row) * kScales + column / kScaleColumns] = scale.down;
-    }
-    uint16_t *target = out + (first_row + query_row) * kValueDim + column + lane % 4 * 8;
-#pragma unroll
-    for (int group = 0; group < 4; ++group) {
-      uint32_t v[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int at = (group * 4 + i) * 4 + r * 2;
-        const float low = o[at] * inverse * up, high = o[at + 1] * inverse * up;
-        v[i] = whole ? sm90::pack_bf16(low, high) : sm90::pack_f16(low, high);
-      }
-      transpose_quad(v);
-      if (valid) *reinterpret_cast<uint4 *>(target + group * 32) = make_uint4(v[0], v[1], v[2], v[3]);
-    }
+    const HalfScale scale((r == 0 ? top.x : top.y) * factors[r]);
+    factors[r] *= scale.up;  // at most 2^126: the sums are at least 1
+    if (lane % 4 > 0 || query_row + 8 * r >= p.rows) continue;
+    p.partial_scale[(first_row + query_row + 8 * r) * kScales + column / kScaleColumns] = scale.down;
   }
+  store(p.partial_out, first_row, [](float low, float high) { return sm90::pack_f16(low, high); });
 }
 
 template <int kCluster>
