@@ -300,12 +300,15 @@ mla_status mla_moe_route(mla_context *ctx, const mla_route_args *args);
 mla_status mla_moe_sort(mla_context *ctx, const mla_tensor *experts, mla_tensor *rows, mla_tensor *places,
                         mla_tensor *offsets);
 
+typedef enum mla_activation { MLA_IDENTITY = 0, MLA_SILU_MUL = 1 } mla_activation;
+
 /*
- * Grouped GEMM: out[i] = x[rows ? rows[i] : i] w[e]^T for i in [offsets[e], offsets[e + 1]).
+ * Grouped GEMM: out[i] = f(x[rows ? rows[i] : i] w[e]^T) for i in [offsets[e], offsets[e + 1]).
  *   x act [T, K] with rows, [P, K] without; weights: an array of num_experts tensors, weight [N, K]; out act [P, N]
+ * With MLA_SILU_MUL out is [P, N / 2], N even: what mla_silu_mul makes of the products, bit for bit.
  */
 mla_status mla_moe_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor *rows, const mla_tensor *offsets,
-                        const mla_tensor *weights, int32_t num_experts, mla_tensor *out);
+                        const mla_tensor *weights, int32_t num_experts, mla_activation activation, mla_tensor *out);
 
 /*
  * out[t] = base[t] + sum over j, ascending, of weights[t, j] * y[places[t, j]].

@@ -280,7 +280,7 @@ mla_status mla_moe_sort(mla_context *ctx, const mla_tensor *experts, mla_tensor 
 }
 
 mla_status mla_moe_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor *rows, const mla_tensor *offsets,
-                        const mla_tensor *weights, int32_t num_experts, mla_tensor *out) {
+                        const mla_tensor *weights, int32_t num_experts, mla_activation activation, mla_tensor *out) {
   return guarded(__func__, ctx, [&] {
     Backend &backend = backend_of(ctx);
     expect("x", x, kAct, {kAny, kAny});
@@ -293,12 +293,14 @@ mla_status mla_moe_gemm(mla_context *ctx, const mla_tensor *x, const mla_tensor 
     if (weights == nullptr) {
       fail(MLA_INVALID_ARGUMENT, "weights is NULL; it must be an array of %d tensors", num_experts);
     }
-    expect("weights[0]", weights, kMatrix, {out->shape[1], x->shape[1]});
+    expect_range("activation", activation, MLA_IDENTITY, MLA_SILU_MUL);
+    const int64_t weight_rows = activation == MLA_SILU_MUL ? 2 * out->shape[1] : out->shape[1];
+    expect("weights[0]", weights, kMatrix, {weight_rows, x->shape[1]});
     for (int32_t e = 1; e < num_experts; e++) {
       const std::string name = "weights[" + std::to_string(e) + "]";
-      expect(name.c_str(), &weights[e], only(weights->dtype), {out->shape[1], x->shape[1]});
+      expect(name.c_str(), &weights[e], only(weights->dtype), {weight_rows, x->shape[1]});
     }
-    require_ok(backend, backend.moe_gemm(*x, rows, *offsets, weights, num_experts, *out));
+    require_ok(backend, backend.moe_gemm(*x, rows, *offsets, weights, num_experts, activation, *out));
   });
 }
 

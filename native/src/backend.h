@@ -67,7 +67,8 @@ class Backend {
   virtual mla_status moe_sort(const mla_tensor &experts, const mla_tensor &rows, const mla_tensor &places,
                               const mla_tensor &offsets) = 0;
   virtual mla_status moe_gemm(const mla_tensor &x, const mla_tensor *rows, const mla_tensor &offsets,
-                              const mla_tensor *weights, int32_t num_experts, const mla_tensor &out) = 0;
+                              const mla_tensor *weights, int32_t num_experts, mla_activation activation,
+                              const mla_tensor &out) = 0;
   virtual mla_status moe_combine(const mla_tensor &y, const mla_tensor &places, const mla_tensor &weights,
                                  const mla_tensor *base, const mla_tensor &out) = 0;
   virtual mla_status sample(const mla_sample_args &args) = 0;

@@ -305,18 +305,27 @@ void moe(Lab &lab, Random &) {
   require_ok(mla_copy_from_host(ctx, grouped["offsets"]->data, good_offsets, sizeof good_offsets));
   const Call call_grouped = [=](Operands &o) {
     const mla_tensor weights[] = {*o["weights"], *o["weights"]};
-    return mla_moe_gemm(ctx, o["x"], o["rows"], o["offsets"], weights, 2, o["out"]);
+    return mla_moe_gemm(ctx, o["x"], o["rows"], o["offsets"], weights, 2, MLA_IDENTITY, o["out"]);
   };
   spoil_each(grouped, call_grouped);
   grow(grouped, call_grouped, "x", 1, "weights[0]");
-  require_refused(mla_moe_gemm(ctx, grouped["x"], nullptr, grouped["offsets"], grouped["weights"], 2, grouped["out"]),
+  require_refused(mla_moe_gemm(ctx, grouped["x"], nullptr, grouped["offsets"], grouped["weights"], 2,
+                               MLA_IDENTITY, grouped["out"]),
                   "out is F32 [6, 5]");
   mla_tensor mixed[] = {*grouped["weights"], *grouped["weights"]};
   mixed[1].shape[0] = 4;
-  require_refused(mla_moe_gemm(ctx, grouped["x"], grouped["rows"], grouped["offsets"], mixed, 2, grouped["out"]),
+  require_refused(mla_moe_gemm(ctx, grouped["x"], grouped["rows"], grouped["offsets"], mixed, 2, MLA_IDENTITY,
+                               grouped["out"]),
                   "weights[1]");
-  require_refused(mla_moe_gemm(ctx, grouped["x"], grouped["rows"], grouped["offsets"], nullptr, 2, grouped["out"]),
+  require_refused(mla_moe_gemm(ctx, grouped["x"], grouped["rows"], grouped["offsets"], nullptr, 2, MLA_IDENTITY,
+                               grouped["out"]),
                   "weights is NULL");
+  require_refused(mla_moe_gemm(ctx, grouped["x"], grouped["rows"], grouped["offsets"], mixed, 2, MLA_SILU_MUL,
+                               grouped["out"]),
+                  "weights[0] is BF16 [5, 4]; it must be");
+  require_refused(mla_moe_gemm(ctx, grouped["x"], grouped["rows"], grouped["offsets"], mixed, 2,
+                               static_cast<mla_activation>(2), grouped["out"]),
+                  "activation is 2; it must be in [0, 1]");
   const int32_t bad_offsets[] = {0, 6, 5};
   require_ok(mla_copy_from_host(ctx, grouped["offsets"]->data, bad_offsets, sizeof bad_offsets));
   require_refused(call_grouped(grouped), "offsets[2] is 5; it must be in [6, 6]");

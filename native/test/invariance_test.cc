@@ -88,9 +88,46 @@ Case moe_rows() {
         require_ok(mla_gemm(lab.context, &in, &weights[e], nullptr, &out));
       }
     }
-    require_ok(mla_moe_gemm(lab.context, &x.tensor, nullptr, &offsets.tensor, weights, kExperts, &all.tensor));
+    require_ok(mla_moe_gemm(lab.context, &x.tensor, nullptr, &offsets.tensor, weights, kExperts, MLA_IDENTITY,
+                            &all.tensor));
     compare_bits("out", all, alone);
   });
+}
+
+// An activation in the product, and after it.
+Case moe_silu(int64_t rows, int64_t width, int64_t k, int32_t act, bool model) {
+  return {text("invariance moe_gemm with silu t=%ld i=%ld k=%ld %s", rows, width, k, dtype_name(act)),
+          [=](Lab &lab, Random &random) {
+            constexpr int64_t kExperts = 3;
+            auto x = std::make_shared<Operand>(lab, act, Shape{rows, k}, gap_of(model, 1));
+            auto w = std::make_shared<Operand>(lab, MLA_BF16, Shape{kExperts * 2 * width, k});
+            auto offsets = std::make_shared<Operand>(lab, MLA_I32, Shape{kExperts + 1});
+            auto gate_up = std::make_shared<Operand>(lab, act, Shape{rows, 2 * width});
+            auto apart = std::make_shared<Operand>(lab, act, Shape{rows, width});
+            auto together = std::make_shared<Operand>(lab, act, Shape{rows, width}, gap_of(model, 3));
+            x->set(random.uniforms(x->count(), -1, 1));
+            w->set(random.uniforms(w->count(), -0.3, 0.3));
+            const auto first = static_cast<double>(random.integer(0, rows));
+            offsets->set({0, first, first, static_cast<double>(rows)});
+            auto weights = std::make_shared<std::vector<mla_tensor>>();
+            for (int64_t e = 0; e < kExperts; e++) {
+              weights->push_back(rows_of(*w, e * 2 * width, 2 * width));
+            }
+            auto multiply = [=, &lab](mla_activation activation, Operand &out) {
+              return mla_moe_gemm(lab.context, &x->tensor, nullptr, &offsets->tensor, weights->data(), kExperts, activation,
+                                  &out.tensor);
+            };
+            Problem problem;
+            problem.owned = {w};
+            problem.call = [=] { return multiply(MLA_SILU_MUL, *together); };
+            problem.check = [=, &lab] {
+              require_ok(multiply(MLA_IDENTITY, *gate_up));
+              require_ok(mla_silu_mul(lab.context, &gate_up->tensor, &apart->tensor));
+              compare_bits("out", *together, *apart);
+            };
+            return problem;
+          },
+          false, model};
 }
 
 // One sequence: prefilled whole, prefilled in chunks, and decoded token by token.
@@ -235,6 +272,11 @@ std::vector<Case> invariance_cases() {
   cases.push_back(batched_gemm_rows(true));
   cases.push_back(batched_gemm_rows(false));
   cases.push_back(moe_rows());
+  for (const int64_t rows : {1, 77, 1000}) {
+    cases.push_back(moe_silu(rows, 24, 64, MLA_BF16, true));
+    cases.push_back(moe_silu(rows, 200, 136, MLA_BF16, true));
+  }
+  cases.push_back(moe_silu(77, 33, 65, MLA_F32, false));
   cases.push_back(decode_neighbours());
   cases.push_back(threads(2));
   cases.push_back(threads(5));

@@ -189,7 +189,7 @@ Case grouped_case(GroupedShape s) {
             Problem problem;
             problem.call = [=, &lab] {
               return mla_moe_gemm(lab.context, &x->tensor, s.top_k > 0 ? &rows->tensor : nullptr, &offsets->tensor,
-                                  list->data(), static_cast<int32_t>(s.experts), &out->tensor);
+                                  list->data(), static_cast<int32_t>(s.experts), MLA_IDENTITY, &out->tensor);
             };
             problem.check = [=] {
               const Values a = x->values();

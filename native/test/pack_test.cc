@@ -78,8 +78,8 @@ void experts(Lab &lab, Random &random) {
   const Packed packed_a(lab, a.tensor), packed_b(lab, b.tensor);
   const mla_tensor weights[] = {a.tensor, b.tensor};
   const mla_tensor packed[] = {packed_a.tensor, packed_b.tensor};
-  require_ok(mla_moe_gemm(lab.context, &x.tensor, nullptr, &offsets.tensor, weights, 2, &plain.tensor));
-  require_ok(mla_moe_gemm(lab.context, &x.tensor, nullptr, &offsets.tensor, packed, 2, &out.tensor));
+  require_ok(mla_moe_gemm(lab.context, &x.tensor, nullptr, &offsets.tensor, weights, 2, MLA_IDENTITY, &plain.tensor));
+  require_ok(mla_moe_gemm(lab.context, &x.tensor, nullptr, &offsets.tensor, packed, 2, MLA_IDENTITY, &out.tensor));
   compare_bits("out", plain, out);
 }
 

@@ -208,8 +208,9 @@ class CpuBackend final : public Backend {
   }
 
   mla_status moe_gemm(const mla_tensor &x, const mla_tensor *rows, const mla_tensor &offsets,
-                      const mla_tensor *weights, int32_t num_experts, const mla_tensor &out) override {
-    cpu::moe_gemm(cpu_, x, rows, offsets, weights, num_experts, out);
+                      const mla_tensor *weights, int32_t num_experts, mla_activation activation,
+                      const mla_tensor &out) override {
+    cpu::moe_gemm(cpu_, x, rows, offsets, weights, num_experts, activation, out);
     return MLA_OK;
   }
 

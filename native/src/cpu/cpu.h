@@ -42,6 +42,7 @@ struct Cpu {
   ThreadPool pool;
   Scratch<float> thread_scratch;  // see PerThread
   Scratch<float> wide;            // operands widened from BF16
+  Scratch<float> gate_up;         // products before their activation, in the type of out
   Scratch<const float *> rows;    // addresses of rows
   Scratch<int64_t> tasks;
 };
@@ -138,7 +139,7 @@ void moe_route(Cpu &cpu, const mla_route_args &args);
 void moe_sort(Cpu &cpu, const mla_tensor &experts, const mla_tensor &rows, const mla_tensor &places,
               const mla_tensor &offsets);
 void moe_gemm(Cpu &cpu, const mla_tensor &x, const mla_tensor *rows, const mla_tensor &offsets,
-              const mla_tensor *weights, int32_t num_experts, const mla_tensor &out);
+              const mla_tensor *weights, int32_t num_experts, mla_activation activation, const mla_tensor &out);
 void moe_combine(Cpu &cpu, const mla_tensor &y, const mla_tensor &places, const mla_tensor &weights,
                  const mla_tensor *base, const mla_tensor &out);
 void sample(Cpu &cpu, const mla_sample_args &args);

@@ -159,7 +159,15 @@ void batched_gemm(Cpu &cpu, const mla_tensor &x, const mla_tensor &w, const mla_
 }
 
 void moe_gemm(Cpu &cpu, const mla_tensor &x, const mla_tensor *rows, const mla_tensor &offsets,
-              const mla_tensor *weights, int32_t num_experts, const mla_tensor &out) {
+              const mla_tensor *weights, int32_t num_experts, mla_activation activation, const mla_tensor &out) {
+  if (activation == MLA_SILU_MUL) {
+    mla_tensor gate_up = out;
+    gate_up.shape[1] = gate_up.stride[0] = weights[0].shape[0];
+    gate_up.data = cpu.gate_up.of(gate_up.shape[0] * gate_up.shape[1]);
+    moe_gemm(cpu, x, rows, offsets, weights, num_experts, MLA_IDENTITY, gate_up);
+    silu_mul(cpu, gate_up, out);
+    return;
+  }
   const int64_t pairs = out.shape[0];
   const int64_t columns = out.shape[1];
   const int64_t depth = x.shape[1];

@@ -289,9 +289,10 @@ class CudaBackend final : public Backend {
   }
 
   mla_status moe_gemm(const mla_tensor &x, const mla_tensor *rows, const mla_tensor &offsets,
-                      const mla_tensor *weights, int32_t num_experts, const mla_tensor &out) override {
+                      const mla_tensor *weights, int32_t num_experts, mla_activation activation,
+                      const mla_tensor &out) override {
     return forward([&](std::string &error) {
-      return gemm_->moe_gemm(x, rows, offsets, weights, num_experts, out, device_.stream, error);
+      return gemm_->moe_gemm(x, rows, offsets, weights, num_experts, activation, out, device_.stream, error);
     });
   }
 

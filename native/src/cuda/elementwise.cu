@@ -2,6 +2,7 @@
 #include "kernel.cuh"
 #include "ops.h"
 #include "rows.cuh"
+#include "silu.cuh"
 
 namespace mla::cuda {
 namespace {
@@ -39,7 +40,7 @@ __global__ void __launch_bounds__(kThreads) silu_mul_kernel(SiluMul p) {
     if (piece < p.pieces) {
 #pragma unroll
       for (int i = 0; i < kCount; i++) {
-        gate[u].v[i] = __fdividef(gate[u].v[i], 1.0f + __expf(-gate[u].v[i])) * up[u].v[i];
+        gate[u].v[i] = silu_mul(gate[u].v[i], up[u].v[i]);
       }
       store(p.out + piece / p.row_pieces * p.out_stride + piece % p.row_pieces * kCount, gate[u]);
     }

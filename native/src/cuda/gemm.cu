@@ -12,31 +12,44 @@
 namespace mla::cuda {
 namespace {
 
-// Weight rows x tokens, stages, blocks a multiprocessor.
+// Weight rows x tokens, stages, blocks a multiprocessor, blocks that share the weights.
 using SmallTile = GemmTile<64, 32, 8, 2>;
 using SmallDeepTile = GemmTile<64, 32, 16, 1>;
 using NarrowTile = GemmTile<64, 128, 4, 2>;
 using NarrowDeepTile = GemmTile<64, 128, 8, 1>;
 using MiddleTile = GemmTile<128, 128, 6, 1>;
 using WideTile = GemmTile<128, 256, 4, 1>;
-using TallTile = GemmTile<256, 128, 4, 1>;
+using PairTile = GemmTile<256, 128, 4, 1, 2>;
 
-// A product as the kernel takes it: weights [groups, columns, depth] with the strides in elements, one of the last two 1.
+// A product as the kernel takes it: weights [groups, weight_rows, depth], strides in elements, one of the last two 1.
 struct Product {
   GemmParams params;
   void *weights;
+  int64_t weight_rows;  // of a group: columns of out, or with silu twice as many
   int64_t group_stride, column_stride, depth_stride;
-  bool float_out;
+  bool float_out, silu;
   // What tiles are chosen by: rows of a group with rows, and how many such; the most rows that one can have.
   int64_t expected_rows, expected_groups, most_rows;
 };
 
-bool encode_weights(CUtensorMap &map, const Product &product, bool across, int tile_rows) {
+template <class Kind>
+bool encode_weights(CUtensorMap &map, const Product &product) {
   const GemmParams &p = product.params;
-  return across ? encode_map(map, product.weights, p.columns, p.depth, product.depth_stride, p.groups,
-                             product.group_stride, kStepDepth)
-                : encode_map(map, product.weights, p.depth, p.columns, product.column_stride, p.groups,
-                             product.group_stride, tile_rows);
+  if (Kind::kOut == GemmOut::kSiluMul) {
+    return encode_map(map, product.weights, p.depth, p.columns, product.column_stride, 2 * int64_t{p.groups},
+                      product.group_stride / 2, Kind::kBlockColumns, 2);
+  }
+  return Kind::kAcross ? encode_map(map, product.weights, p.columns, p.depth, product.depth_stride, p.groups,
+                                    product.group_stride, kStepDepth)
+                       : encode_map(map, product.weights, p.depth, p.columns, product.column_stride, p.groups,
+                                    product.group_stride, Kind::kBoxRows);
+}
+
+// Of tokens that lie in order, for the tiles that have them by TMA.
+bool encode_tokens(CUtensorMap &map, const GemmParams &p, int tile_tokens) {
+  const int64_t stride = std::max<int64_t>(p.x_stride, p.depth), groups = p.offsets ? 1 : p.groups;
+  return encode_map(map, const_cast<__nv_bfloat16 *>(p.x), p.depth, p.group_rows, stride, groups,
+                    groups > 1 ? p.x_group_stride : p.group_rows * stride, tile_tokens);
 }
 
 // A dimension's stride, which is of no meaning where there is at most one step of it.
@@ -50,7 +63,7 @@ int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1
 int64_t matrix_distance(int64_t distance, const Product &product) {
   const GemmParams &p = product.params;
   if (p.groups > 1) return distance;
-  return round_up(std::max(p.columns * product.column_stride, p.depth * product.depth_stride), 8);
+  return round_up(std::max(product.weight_rows * product.column_stride, p.depth * product.depth_stride), 8);
 }
 
 bool by_columns(const Product &product) { return product.column_stride == 1 && product.depth_stride != 1; }
@@ -76,29 +89,26 @@ std::string unsupported(const char *what, const mla_tensor &x, const mla_tensor 
   return "";
 }
 
-template <class Tile>
-size_t shared_bytes(const GemmParams &p) {
-  return sizeof(typename Tile::Smem) + (p.offsets ? sizeof(int32_t) * p.groups : 0);
-}
-
-template <class Tile, bool kAcross, class Out>
+template <class Kind>
 cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t stream) {
   const GemmParams &p = product.params;
-  CUtensorMap map;
-  if (!encode_weights(map, product, kAcross, Tile::kRows)) return cudaErrorInvalidValue;
-  auto kernel = gemm_kernel<Tile, kAcross, Out>;
-  const size_t smem = shared_bytes<Tile>(p);
+  CUtensorMap weights, tokens = {};
+  if (!encode_weights<Kind>(weights, product)) return cudaErrorInvalidValue;
+  if (Kind::kCluster > 1 && !p.rows && !encode_tokens(tokens, p, Kind::kTokens)) return cudaErrorInvalidValue;
+  auto kernel = gemm_kernel<Kind>;
+  const size_t smem = sizeof(typename Kind::Smem) + (p.offsets ? sizeof(int32_t) * p.groups : 0);
   cudaError_t status =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(smem));
   if (status != cudaSuccess) return status;
-  const int64_t columns = tiles_of(p.columns, Tile::kRows);
+  const int64_t columns = tiles_of(p.columns, Kind::kColumns);
   // An upper bound of the tiles: with offsets, each group with rows has at most one tile of tokens that is not full.
-  const int64_t row_tiles = p.offsets ? std::min<int64_t>(p.groups, p.group_rows) + p.group_rows / Tile::kTokens
-                                      : p.groups * tiles_of(p.group_rows, Tile::kTokens);
-  const int64_t blocks =
-      std::min<int64_t>(columns * row_tiles, int64_t{multiprocessors} * Tile::kBlocksPerMultiprocessor);
-  Launch launch(dim3(static_cast<unsigned>(blocks)), Tile::kThreads, smem, stream);
-  return cudaLaunchKernelEx(&launch.config, kernel, map, p);
+  const int64_t row_tiles = p.offsets ? std::min<int64_t>(p.groups, p.group_rows) + p.group_rows / Kind::kSpan
+                                      : p.groups * tiles_of(p.group_rows, Kind::kSpan);
+  const int64_t clusters =
+      std::min<int64_t>(columns * row_tiles, multiprocessors / Kind::kCluster * Kind::kBlocksPerMultiprocessor);
+  Launch launch(dim3(static_cast<unsigned>(clusters * Kind::kCluster)), Kind::kThreads, smem, stream);
+  if (Kind::kCluster > 1) launch.set_cluster(Kind::kCluster);
+  return cudaLaunchKernelEx(&launch.config, kernel, weights, tokens, p);
 }
 
 // Tiles of tokens of a group, on average. Experts' numbers of rows vary, by their root if tokens choose them evenly.
@@ -119,42 +129,46 @@ double cost(const Product &product, int multiprocessors) {
   constexpr double kSharedWeights = 1.3;  // tiles that read the same weights at once fetch them so many times
   constexpr double kTileCycles = 3000;  // to start a tile and to write its results
   const GemmParams &p = product.params;
-  const double row_tiles = std::max(1.0, mean_row_tiles(product, Tile::kTokens));
-  const double tokens = std::min<double>(
-      Tile::kTokens, std::ceil(static_cast<double>(product.expected_rows) / row_tiles / kTokenUnit) * kTokenUnit);
-  const double tiles = row_tiles * static_cast<double>(product.expected_groups * tiles_of(p.columns, Tile::kRows));
+  const double row_tiles = std::max(1.0, mean_row_tiles(product, Tile::kSpan)) * Tile::kCluster;
+  const double share = static_cast<double>(product.expected_rows) / row_tiles;
+  const double tokens = std::min<double>(Tile::kTokens, std::ceil(share / Tile::kTokenUnit) * Tile::kTokenUnit);
+  const double tiles =
+      row_tiles * static_cast<double>(product.expected_groups * tiles_of(product.weight_rows, Tile::kRows));
   const double resident = std::clamp(std::ceil(tiles / multiprocessors), 1.0, double{Tile::kBlocksPerMultiprocessor});
   const double rounds = std::ceil(tiles / (multiprocessors * resident));
-  const double bytes = 128 * (Tile::kRows + (p.rows ? kGatherCost : 1.0) * tokens);
+  const double bytes = 128 * (Tile::kRows / Tile::kCluster + (p.rows ? kGatherCost : 1.0) * tokens);
   const double crowd = std::min(1.0, tiles / multiprocessors);  // the part of the multiprocessors that share L2
   const double step = std::max({resident * (Tile::kRows / kBlockRows) * 2 * tokens,
                                 resident * crowd * bytes / kCacheBytes, kRingCycles / Tile::kStages});
   const double tile = static_cast<double>(tiles_of(p.depth, kStepDepth)) * step + kTileCycles;
-  const double memory = 2.0 * static_cast<double>(product.expected_groups) * p.columns * p.depth *
-                        (row_tiles > 1.0 ? kSharedWeights : 1.0) / (kMemoryBytes * multiprocessors);
+  const double memory = 2.0 * static_cast<double>(product.expected_groups * product.weight_rows) * p.depth *
+                        (row_tiles > Tile::kCluster ? kSharedWeights : 1.0) / (kMemoryBytes * multiprocessors);
   // Where the memory sets the pace, small tiles leave the shortest tail.
   return std::max(rounds * tile, memory) + tile / 2;
 }
 
 // Launches with the first of the tiles unless another is clearly cheaper.
-template <bool kAcross, class Out, class First, class... Others>
+template <bool kAcross, GemmOut kOut, class First, class... Others>
 cudaError_t launch_cheapest(const Product &product, int multiprocessors, cudaStream_t stream) {
   if constexpr (sizeof...(Others) > 0) {
     const double cheapest = std::min({cost<Others>(product, multiprocessors)...});
     if (cheapest < 0.992 * cost<First>(product, multiprocessors)) {
-      return launch_cheapest<kAcross, Out, Others...>(product, multiprocessors, stream);
+      return launch_cheapest<kAcross, kOut, Others...>(product, multiprocessors, stream);
     }
   }
-  return launch<First, kAcross, Out>(product, multiprocessors, stream);
+  return launch<GemmKind<First, kAcross, kOut>>(product, multiprocessors, stream);
 }
 
-template <bool kAcross, class Out>
+template <bool kAcross, GemmOut kOut>
 cudaError_t launch(const Product &product, int multiprocessors, cudaStream_t stream) {
   if (product.most_rows <= SmallTile::kTokens) {
-    return launch_cheapest<kAcross, Out, SmallDeepTile, SmallTile>(product, multiprocessors, stream);
+    return launch_cheapest<kAcross, kOut, SmallDeepTile, SmallTile>(product, multiprocessors, stream);
   }
-  return launch_cheapest<kAcross, Out, WideTile, TallTile, MiddleTile, NarrowDeepTile, NarrowTile>(
-      product, multiprocessors, stream);
+  if (product.expected_rows > PairTile::kTokens) {  // else one block of a pair would do all the work
+    return launch_cheapest<kAcross, kOut, WideTile, PairTile, MiddleTile, NarrowDeepTile, NarrowTile>(
+        product, multiprocessors, stream);
+  }
+  return launch_cheapest<kAcross, kOut, WideTile, MiddleTile, NarrowDeepTile, NarrowTile>(product, multiprocessors, stream);
 }
 
 }  // namespace
@@ -197,11 +211,13 @@ struct Gemm::State {
     product.params.keep_out = out_rows * p.columns * 2 <= kKeptBytes;
     cudaError_t status;
     if (by_columns(product)) {
-      status = launch<true, __nv_bfloat16>(product, multiprocessors, stream);
+      status = launch<true, GemmOut::kBf16>(product, multiprocessors, stream);
+    } else if (product.silu) {
+      status = launch<false, GemmOut::kSiluMul>(product, multiprocessors, stream);
     } else if (product.float_out) {
-      status = launch<false, float>(product, multiprocessors, stream);
+      status = launch<false, GemmOut::kFloat>(product, multiprocessors, stream);
     } else {
-      status = launch<false, __nv_bfloat16>(product, multiprocessors, stream);
+      status = launch<false, GemmOut::kBf16>(product, multiprocessors, stream);
     }
     return device_status(status, what, error);
   }
@@ -239,6 +255,7 @@ mla_status Gemm::gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor
   p.group_rows = static_cast<int>(x.shape[0]);
   p.columns = static_cast<int>(w.shape[0]);
   p.depth = static_cast<int>(w.shape[1]);
+  product.weight_rows = p.columns;
   product.weights = w.data;
   product.column_stride = stride_of(w, 0, round_up(p.depth, 8));
   product.depth_stride = 1;
@@ -267,6 +284,7 @@ mla_status Gemm::batched_gemm(const mla_tensor &x, const mla_tensor &w, const ml
   p.group_rows = static_cast<int>(x.shape[1]);
   p.columns = static_cast<int>(w.shape[1]);
   p.depth = static_cast<int>(w.shape[2]);
+  product.weight_rows = p.columns;
   product.weights = w.data;
   product.column_stride = stride_of(w, 1, 1);
   product.depth_stride = stride_of(w, 2, 1);
@@ -280,8 +298,8 @@ mla_status Gemm::batched_gemm(const mla_tensor &x, const mla_tensor &w, const ml
 }
 
 mla_status Gemm::moe_gemm(const mla_tensor &x, const mla_tensor *rows, const mla_tensor &offsets,
-                          const mla_tensor *weights, int32_t num_experts, const mla_tensor &out, cudaStream_t stream,
-                          std::string &error) {
+                          const mla_tensor *weights, int32_t num_experts, mla_activation activation,
+                          const mla_tensor &out, cudaStream_t stream, std::string &error) {
   Product product = {};
   GemmParams &p = product.params;
   p.x = static_cast<const __nv_bfloat16 *>(x.data);
@@ -295,6 +313,8 @@ mla_status Gemm::moe_gemm(const mla_tensor &x, const mla_tensor *rows, const mla
   p.columns = static_cast<int>(out.shape[1]);
   p.depth = static_cast<int>(x.shape[1]);
   product.weights = weights[0].data;
+  product.weight_rows = weights[0].shape[0];
+  product.silu = activation == MLA_SILU_MUL;
   product.column_stride = stride_of(weights[0], 0, round_up(p.depth, 8));
   product.depth_stride = 1;
   auto address = [&](int e) { return reinterpret_cast<intptr_t>(weights[e].data); };
@@ -311,6 +331,9 @@ mla_status Gemm::moe_gemm(const mla_tensor &x, const mla_tensor *rows, const mla
       error = "mla_moe_gemm on CUDA takes the experts' weights at equal distances only, as [experts, N, K] in one "
               "allocation; weights[" + std::to_string(e) + "] is out of line";
     }
+  }
+  if (product.silu && num_experts > 1 && product.group_stride != product.weight_rows * product.column_stride) {
+    error = "mla_moe_gemm with MLA_SILU_MUL on CUDA takes experts' weights with nothing between them only";
   }
   if (num_experts > kMostGroups) {
     error = "mla_moe_gemm on CUDA takes at most " + std::to_string(kMostGroups) + " experts, not " +

@@ -33,7 +33,8 @@ class Gemm {
   mla_status batched_gemm(const mla_tensor &x, const mla_tensor &w, const mla_tensor &out, cudaStream_t stream,
                           std::string &error);
   mla_status moe_gemm(const mla_tensor &x, const mla_tensor *rows, const mla_tensor &offsets, const mla_tensor *weights,
-                      int32_t num_experts, const mla_tensor &out, cudaStream_t stream, std::string &error);
+                      int32_t num_experts, mla_activation activation, const mla_tensor &out, cudaStream_t stream,
+                      std::string &error);
 
  private:
   struct State;

@@ -2,17 +2,22 @@
 // batch, or the only one. docs/kernels.md tells why it is made so.
 //
 // Weights are the rows of the tensor cores' product and tokens its columns: a tile is kRows weight rows x up to kTokens
-// tokens, and a tile with few tokens costs few cycles, while the weights stream at the memory's pace. Persistent blocks walk
-// the tiles; where groups begin and end is read on the device. Warpgroups by role:
+// tokens, and a tile with few tokens costs few cycles, while the weights stream at the memory's pace. Persistent blocks, or
+// clusters of two that share a tile's weights and have tokens of their own, walk the tiles; where groups begin and end is
+// read on the device. Warpgroups by role:
 //   multiply  one (kRows 64) or two, each kRows / warpgroups weight rows of the tile
 //   copy      feeds a ring of stages of 64 values of depth: one warp the weights by TMA, three the token rows, gathered, by
-//             cp.async; the two ways are apart so that weights are always in flight
+//             cp.async; the two ways are apart so that weights are always in flight. To clusters tokens that lie in order
+//             come by TMA, too
 // Every element is summed over the depth in one order whatever the tile: a row's result does not depend on other rows.
 #pragma once
 
 #include <cuda.h>
 #include <cuda_bf16.h>
 
+#include <type_traits>
+
+#include "silu.cuh"
 #include "sm90/barrier.cuh"
 #include "sm90/copy_async.cuh"
 #include "sm90/tma.cuh"
@@ -30,7 +35,7 @@ struct GemmParams {
   int64_t x_stride, x_group_stride;  // in elements, multiples of 8; group strides are 0 where there are offsets
   int64_t out_stride, out_group_stride;
   int groups, group_rows;
-  int columns, depth;  // of out: weight rows; of x and the weights
+  int columns, depth;  // of out; of x and the weights
   bool keep_out;       // in L2, for what reads it next
 };
 
@@ -38,16 +43,19 @@ constexpr int kStepDepth = 64;    // values of depth in a stage: rows of 128 byt
 constexpr int kBlockRows = 64;    // weight rows of one product of a warpgroup
 constexpr int kBlockBytes = kBlockRows * 128;
 constexpr int kBandTokens = 2048;  // that pass by all weights before the next do: L2 holds them
-constexpr int kTokenUnit = 32;     // the products' numbers of tokens are multiples of it
+constexpr int kLeastTokens = 32;   // of a product of the tensor cores
 constexpr int kGatherThreads = 96, kGatherRows = kGatherThreads / 8;  // eight threads a row of a stage
 constexpr int kCopyThreads = kGatherThreads + 32;
 constexpr int kResultTokens = 128;  // of a block of results in shared memory
 constexpr int kMostGroups = 512;    // with offsets: they lie in shared memory
 
-template <int kRows_, int kTokens_, int kStages_, int kBlocksPerMultiprocessor_>
+// kCluster: blocks that share weights, each with kTokens tokens of its own.
+template <int kRows_, int kTokens_, int kStages_, int kBlocksPerMultiprocessor_, int kCluster_ = 1>
 struct GemmTile {
   static constexpr int kRows = kRows_, kTokens = kTokens_, kStages = kStages_;
-  static constexpr int kBlocksPerMultiprocessor = kBlocksPerMultiprocessor_;
+  static constexpr int kBlocksPerMultiprocessor = kBlocksPerMultiprocessor_, kCluster = kCluster_;
+  static constexpr int kSpan = kTokens * kCluster;         // tokens of a cluster
+  static constexpr int kTokenUnit = kCluster > 1 ? 16 : 32;  // the products' numbers of tokens are multiples of it
   static constexpr int kWarpgroups = kRows == 64 ? 1 : 2;  // that multiply
   static constexpr int kBlocks = kRows / kBlockRows / kWarpgroups;  // of a warpgroup
   static constexpr int kThreads = kWarpgroups * 128 + kCopyThreads;
@@ -64,6 +72,23 @@ struct GemmTile {
   static_assert((sizeof(Smem) + 1024) * kBlocksPerMultiprocessor <= 228 * 1024, "shared memory of a multiprocessor");
 };
 
+// What is stored: the sums, or silu(gate) * up of the sums of the first and the second half of the weight rows.
+enum class GemmOut { kBf16, kFloat, kSiluMul };
+
+// kAcross: the weights lie by columns.
+template <class Tile, bool kAcross_, GemmOut kOut_>
+struct GemmKind : Tile {
+  static constexpr bool kAcross = kAcross_;
+  static constexpr GemmOut kOut = kOut_;
+  // With silu a block of 64 weight rows has 32 of gate and the 32 of up for the same columns of out.
+  static constexpr int kBlockColumns = kOut == GemmOut::kSiluMul ? kBlockRows / 2 : kBlockRows;
+  static constexpr int kColumns = Tile::kRows / kBlockRows * kBlockColumns;  // of out
+  // Weights come in boxes, which the blocks of a cluster divide among themselves.
+  static constexpr int kBoxRows = kAcross || kOut == GemmOut::kSiluMul ? kBlockRows : Tile::kRows / Tile::kCluster;
+  static constexpr int kBoxes = Tile::kRows / Tile::kCluster / kBoxRows;
+  using Element = std::conditional_t<kOut == GemmOut::kFloat, float, __nv_bfloat16>;
+};
+
 // Position in the ring.
 template <int kStages>
 struct Ring {
@@ -78,21 +103,22 @@ struct Ring {
 };
 
 struct TileWork {
-  int group, first_row, rows;  // tokens
-  int column;                  // first weight row
+  int group, first_row, rows;  // tokens; rows may be 0 in a cluster
+  int column;                  // of out, the first
   bool weights_read_once;      // no other tile has the same weights
 };
 
 // Walks the tiles of a block, a warp together, every warp by itself. The tiles of a group that share weights are neighbours.
-template <class Tile>
+template <class Kind>
 class TileWalk {
  public:
-  __device__ TileWalk(const GemmParams &p, const int32_t *offsets) : p_(p), offsets_(offsets), next_(blockIdx.x) {
+  __device__ TileWalk(const GemmParams &p, const int32_t *offsets)
+      : p_(p), offsets_(offsets), next_(blockIdx.x / Kind::kCluster) {
     look_at_groups();
   }
 
   __device__ bool next(TileWork &work) {
-    const int column_tiles = (p_.columns + Tile::kRows - 1) / Tile::kRows;
+    const int column_tiles = (p_.columns + Kind::kColumns - 1) / Kind::kColumns;
     while (next_ >= __shfl_sync(~0u, tiles_, 31)) {
       before_ = __shfl_sync(~0u, tiles_, 31);
       first_group_ += 32;
@@ -101,21 +127,22 @@ class TileWalk {
     }
     const int lane = __ffs(__ballot_sync(~0u, next_ < tiles_)) - 1;  // that has the tile's group
     const int rows = __shfl_sync(~0u, rows_, lane), begin = __shfl_sync(~0u, begin_, lane);
-    const int row_tiles = (rows + Tile::kTokens - 1) / Tile::kTokens;
+    const int row_tiles = (rows + Kind::kSpan - 1) / Kind::kSpan;
     const int in_group = next_ - __shfl_sync(~0u, tiles_, lane) + row_tiles * column_tiles;
-    constexpr int kBand = kBandTokens / Tile::kTokens;
+    constexpr int kBand = kBandTokens / Kind::kSpan;
     const int first_in_band = in_group / (kBand * column_tiles) * kBand;
     const int in_band = in_group - first_in_band * column_tiles;
     const int band = min(kBand, row_tiles - first_in_band);
     // Even shares of the tokens: a tile with few takes nearly as long as a full one.
-    const int share = (rows + row_tiles * kTokenUnit - 1) / (row_tiles * kTokenUnit) * kTokenUnit;
-    const int row = (first_in_band + in_band % band) * share;
+    const int shares = row_tiles * Kind::kCluster;
+    const int share = (rows + shares * Kind::kTokenUnit - 1) / (shares * Kind::kTokenUnit) * Kind::kTokenUnit;
+    const int row = ((first_in_band + in_band % band) * Kind::kCluster + blockIdx.x % Kind::kCluster) * share;
     work.group = first_group_ + lane;
     work.first_row = begin + row;
-    work.rows = min(share, rows - row);
-    work.column = in_band / band * Tile::kRows;
+    work.rows = max(0, min(share, rows - row));
+    work.column = in_band / band * Kind::kColumns;
     work.weights_read_once = row_tiles == 1;
-    next_ += gridDim.x;
+    next_ += gridDim.x / Kind::kCluster;
     return true;
   }
 
@@ -125,7 +152,7 @@ class TileWalk {
     const int lane = threadIdx.x % 32, group = first_group_ + lane;
     begin_ = p_.offsets && group < p_.groups ? offsets_[group] : 0;
     rows_ = group >= p_.groups ? 0 : p_.offsets ? offsets_[group + 1] - begin_ : p_.group_rows;
-    tiles_ = (rows_ + Tile::kTokens - 1) / Tile::kTokens * ((p_.columns + Tile::kRows - 1) / Tile::kRows);
+    tiles_ = (rows_ + Kind::kSpan - 1) / Kind::kSpan * ((p_.columns + Kind::kColumns - 1) / Kind::kColumns);
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
       const int below = __shfl_up_sync(~0u, tiles_, step);
@@ -142,49 +169,70 @@ class TileWalk {
 
 // ---- copy -------------------------------------------------------------------------------------------------------------
 
-// kAcross: the weights lie by columns, and come as boxes of 64 rows x 64 values of depth.
-template <class Tile, bool kAcross>
+// This block's part of a stage's weights, for all blocks of the cluster.
+template <class Kind>
 __device__ __forceinline__ void load_weights(uint32_t target, const CUtensorMap &map, uint32_t barrier, int depth,
                                              const TileWork &work, uint64_t policy) {
-  if constexpr (kAcross) {
 #pragma unroll
-    for (int b = 0; b < Tile::kRows / kBlockRows; ++b) {
-      sm90::tma_load(target + b * kBlockBytes, &map, barrier, work.column + b * kBlockRows, depth, work.group, policy);
+  for (int b = 0; b < Kind::kBoxes; ++b) {
+    const int box = blockIdx.x % Kind::kCluster * Kind::kBoxes + b;
+    int x = depth, y = work.column + box * Kind::kBoxRows, z = work.group;
+    if constexpr (Kind::kOut == GemmOut::kSiluMul) {
+      y = work.column + box * Kind::kBlockColumns;
+      z *= 2;
+    } else if constexpr (Kind::kAcross) {
+      x = y;
+      y = depth;
     }
-  } else {
-    sm90::tma_load(target, &map, barrier, depth, work.column, work.group, policy);
+    const uint32_t to = target + box * Kind::kBoxRows * 128;
+    if constexpr (Kind::kCluster > 1) {
+      sm90::tma_load_multicast(to, &map, barrier, x, y, z, (1 << Kind::kCluster) - 1, policy);
+    } else {
+      sm90::tma_load(to, &map, barrier, x, y, z, policy);
+    }
   }
 }
 
-template <class Tile, bool kAcross>
-__device__ __forceinline__ void stream_weights(typename Tile::Smem &smem, const CUtensorMap &map, const GemmParams &p) {
+// Whether tokens come by TMA, a box of all that a tile can have: for few it would fetch too many.
+template <class Kind>
+__device__ __forceinline__ bool streams_tokens(const GemmParams &p) {
+  return Kind::kCluster > 1 && p.rows == nullptr;
+}
+
+template <class Kind>
+__device__ __forceinline__ void stream(typename Kind::Smem &smem, const CUtensorMap &weights, const CUtensorMap &tokens,
+                                       const GemmParams &p) {
   const uint64_t once = sm90::evict_first_policy(), again = sm90::evict_normal_policy();
-  Ring<Tile::kStages> ring;
+  Ring<Kind::kStages> ring;
   TileWork work;
-  for (TileWalk<Tile> walk(p, smem.offsets); walk.next(work);) {
+  for (TileWalk<Kind> walk(p, smem.offsets); walk.next(work);) {
     for (int depth = 0; depth < p.depth; depth += kStepDepth) {
       const uint32_t full = sm90::smem_address(&smem.full[ring.stage]);
       sm90::barrier_wait(sm90::smem_address(&smem.empty[ring.stage]), ring.parity ^ 1);
       if (threadIdx.x % 32 == 0) {
-        sm90::barrier_expect_bytes(full, Tile::kWeightBytes);
-        load_weights<Tile, kAcross>(sm90::smem_address(smem.stages[ring.stage]), map, full, depth, work,
-                                    work.weights_read_once ? once : again);
+        const uint32_t stage = sm90::smem_address(smem.stages[ring.stage]);
+        sm90::barrier_expect_bytes(full, streams_tokens<Kind>(p) ? Kind::kStageBytes : Kind::kWeightBytes);
+        load_weights<Kind>(stage, weights, full, depth, work, work.weights_read_once ? once : again);
+        if (streams_tokens<Kind>(p)) {
+          sm90::tma_load(stage + Kind::kWeightBytes, &tokens, full, depth, work.first_row, p.offsets ? 0 : work.group,
+                         again);
+        }
       }
       ring.next();
     }
   }
 }
 
-template <class Tile>
-__device__ __forceinline__ void gather_tokens(typename Tile::Smem &smem, const GemmParams &p) {
-  constexpr int kPieces = (Tile::kTokens + kGatherRows - 1) / kGatherRows;
+template <class Kind>
+__device__ __forceinline__ void gather_tokens(typename Kind::Smem &smem, const GemmParams &p) {
+  constexpr int kPieces = (Kind::kTokens + kGatherRows - 1) / kGatherRows;
   const int thread = threadIdx.x % kCopyThreads, row = thread / 8, piece = thread % 8;
   static_assert(kGatherRows % 8 == 4, "the swizzle of a thread's rows alternates between two");
-  const uint32_t even = Tile::kWeightBytes + row * 128 + ((piece ^ (row % 8)) << 4), odd = even ^ (4 << 4);
+  const uint32_t even = Kind::kWeightBytes + row * 128 + ((piece ^ (row % 8)) << 4), odd = even ^ (4 << 4);
   const uint32_t row_pieces = static_cast<uint32_t>(p.x_stride / 8);
-  Ring<Tile::kStages> ring;
+  Ring<Kind::kStages> ring;
   TileWork work;
-  for (TileWalk<Tile> walk(p, smem.offsets); walk.next(work);) {
+  for (TileWalk<Kind> walk(p, smem.offsets); walk.next(work);) {
     const int first = work.first_row + row;
     const int32_t *rows = p.rows + first;
     uint32_t sources[kPieces];  // in units of 16 bytes
@@ -221,18 +269,23 @@ constexpr uint32_t kResultSync = 1;  // and 2: the multiplying warpgroups' own b
 
 // sums: for each block of 64 weight rows, x tokens, as wgmma leaves them: a thread has those of rows r and r + 8 of its
 // warp's sixteen, of tokens 2 (lane % 4) and the next in each group of eight.
-template <class Tile, bool kAcross, int kCount>
-__device__ __forceinline__ void multiply(typename Tile::Smem &smem, int warpgroup, const GemmParams &p,
-                                         Ring<Tile::kStages> &ring, float (&sums)[Tile::kBlocks][kCount]) {
-  constexpr int kNextDepth = kAcross ? 16 * 128 : 32;  // bytes to the next 16 values of depth
+template <class Kind, int kCount>
+__device__ __forceinline__ void multiply(typename Kind::Smem &smem, int warpgroup, const GemmParams &p,
+                                         Ring<Kind::kStages> &ring, float (&sums)[Kind::kBlocks][kCount]) {
+  constexpr int kNextDepth = Kind::kAcross ? 16 * 128 : 32;  // bytes to the next 16 values of depth
 #pragma unroll
-  for (int b = 0; b < Tile::kBlocks; ++b) {
+  for (int b = 0; b < Kind::kBlocks; ++b) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) sums[b][i] = 0.0f;
     sm90::hold(sums[b]);
   }
   auto release = [&](int stage) {
-    if (threadIdx.x % 32 == 0) sm90::barrier_arrive(sm90::smem_address(&smem.empty[stage]));
+    const uint32_t empty = sm90::smem_address(&smem.empty[stage]), lane = threadIdx.x % 32;
+    if constexpr (Kind::kCluster > 1) {  // each block fills the stages of all
+      if (lane < Kind::kCluster) sm90::barrier_arrive_remote(empty, lane, 1);
+    } else {
+      if (lane == 0) sm90::barrier_arrive(empty);
+    }
   };
   int previous = -1;  // the stage whose products may be under way
   for (int done = 0; done < p.depth; done += kStepDepth) {
@@ -246,14 +299,14 @@ __device__ __forceinline__ void multiply(typename Tile::Smem &smem, int warpgrou
     sm90::barrier_wait(full, ring.parity);
     sm90::fence_async_proxy();  // the tokens came by ordinary copies
     const uint32_t stage = sm90::smem_address(smem.stages[ring.stage]);
-    const uint64_t weights = sm90::swizzled_descriptor(stage + warpgroup * Tile::kBlocks * kBlockBytes, 0);
-    const uint64_t tokens = sm90::swizzled_descriptor(stage + Tile::kWeightBytes, 0);
+    const uint64_t weights = sm90::swizzled_descriptor(stage + warpgroup * Kind::kBlocks * kBlockBytes, 0);
+    const uint64_t tokens = sm90::swizzled_descriptor(stage + Kind::kWeightBytes, 0);
     sm90::wgmma_fence();
 #pragma unroll
     for (int k = 0; k < kStepDepth / 16; ++k) {
 #pragma unroll
-      for (int b = 0; b < Tile::kBlocks; ++b) {
-        sm90::wgmma_m64k16<kAcross>(sums[b], sm90::advance(weights, b * kBlockBytes + k * kNextDepth),
+      for (int b = 0; b < Kind::kBlocks; ++b) {
+        sm90::wgmma_m64k16<Kind::kAcross>(sums[b], sm90::advance(weights, b * kBlockBytes + k * kNextDepth),
                                     sm90::advance(tokens, k * 32));
       }
     }
@@ -265,7 +318,7 @@ __device__ __forceinline__ void multiply(typename Tile::Smem &smem, int warpgrou
   }
   sm90::wgmma_wait<0>();
 #pragma unroll
-  for (int b = 0; b < Tile::kBlocks; ++b) sm90::hold(sums[b]);
+  for (int b = 0; b < Kind::kBlocks; ++b) sm90::hold(sums[b]);
   if (previous >= 0) release(previous);
 }
 
@@ -283,14 +336,23 @@ __device__ __forceinline__ void add_bias(float (&sums)[kCount], const GemmParams
   }
 }
 
-// Writes 64 columns of out from `column` on, in BF16: turned round in shared memory, stored by rows of 128 bytes.
-template <int kCount>
+// silu(gate) * up of two BF16 values each.
+__device__ __forceinline__ uint32_t silu_mul_pair(uint32_t gates, uint32_t ups) {
+  auto low = [](uint32_t pair) { return __uint_as_float(pair << 16); };
+  auto high = [](uint32_t pair) { return __uint_as_float(pair & 0xFFFF0000u); };
+  return sm90::pack_bf16(silu_mul(low(gates), low(ups)), silu_mul(high(gates), high(ups)));
+}
+
+// Writes the kBlockColumns columns of out from `column` on, in BF16: turned round in shared memory, a token a row of 128
+// bytes, and stored by rows. With silu such a row has 32 gates, then the 32 ups.
+template <class Kind, int kCount>
 __device__ __forceinline__ void store(const float (&sums)[kCount], uint8_t *results, const GemmParams &p,
                                       const TileWork &work, int column, uint32_t sync_id, __nv_bfloat16 *out) {
+  constexpr int kParts = Kind::kBlockColumns / 8;  // of a row of out, 16 bytes each
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const int token = lane % 8 + lane / 16 * 8, piece = warp * 2 + lane / 8 % 2;
   const uint32_t place = sm90::smem_address(results) + token * 128 + ((piece ^ (token % 8)) << 4);
-  const int part = threadIdx.x % 8;
+  const int part = threadIdx.x % kParts;
   const uint64_t keep = sm90::evict_last_policy();
 #pragma unroll
   for (int first = 0; first < kCount * 2; first += kResultTokens) {
@@ -306,9 +368,16 @@ __device__ __forceinline__ void store(const float (&sums)[kCount], uint8_t *resu
     sm90::warpgroup_sync(sync_id);
     if (column + part * 8 >= p.columns) continue;
     const int rows = min(work.rows - first, kResultTokens);
-    for (int row = threadIdx.x % 128 / 8; row < rows; row += 16) {
-      const int4 values = *reinterpret_cast<const int4 *>(results + row * 128 + ((part ^ (row % 8)) << 4));
-      int4 *target = reinterpret_cast<int4 *>(out + (first + row) * p.out_stride + column + part * 8);
+    for (int row = threadIdx.x % 128 / kParts; row < rows; row += 128 / kParts) {
+      const uint8_t *pieces = results + row * 128;
+      auto piece_of = [&](int at) { return *reinterpret_cast<const uint4 *>(pieces + ((at ^ (row % 8)) << 4)); };
+      uint4 values = piece_of(part);
+      if constexpr (Kind::kOut == GemmOut::kSiluMul) {
+        const uint4 ups = piece_of(part + kParts);
+        values = {silu_mul_pair(values.x, ups.x), silu_mul_pair(values.y, ups.y), silu_mul_pair(values.z, ups.z),
+                  silu_mul_pair(values.w, ups.w)};
+      }
+      uint4 *target = reinterpret_cast<uint4 *>(out + (first + row) * p.out_stride + column + part * 8);
       if (p.keep_out) sm90::store_hinted(target, values, keep);
       else *target = values;
     }
@@ -316,7 +385,7 @@ __device__ __forceinline__ void store(const float (&sums)[kCount], uint8_t *resu
 }
 
 // The same in float32: a store fills whole sectors of four tokens.
-template <int kCount>
+template <class Kind, int kCount>
 __device__ __forceinline__ void store(const float (&sums)[kCount], uint8_t *, const GemmParams &p, const TileWork &work,
                                       int column, uint32_t, float *out) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
@@ -327,78 +396,86 @@ __device__ __forceinline__ void store(const float (&sums)[kCount], uint8_t *, co
   }
 }
 
-template <class Tile, bool kAcross, class Out, int kTokens>
-__device__ __forceinline__ void multiply_and_store(typename Tile::Smem &smem, const GemmParams &p, const TileWork &work,
-                                                   int warpgroup, Ring<Tile::kStages> &ring) {
-  float sums[Tile::kBlocks][kTokens / 2];
-  multiply<Tile, kAcross>(smem, warpgroup, p, ring, sums);
-  Out *out = static_cast<Out *>(p.out) + work.group * p.out_group_stride + work.first_row * p.out_stride;
+template <class Kind, int kTokens>
+__device__ __forceinline__ void multiply_and_store(typename Kind::Smem &smem, const GemmParams &p, const TileWork &work,
+                                                   int warpgroup, Ring<Kind::kStages> &ring) {
+  float sums[Kind::kBlocks][kTokens / 2];
+  multiply<Kind>(smem, warpgroup, p, ring, sums);
+  auto *out = static_cast<typename Kind::Element *>(p.out) + work.group * p.out_group_stride +
+              work.first_row * p.out_stride;
 #pragma unroll
-  for (int b = 0; b < Tile::kBlocks; ++b) {
-    const int column = work.column + (warpgroup * Tile::kBlocks + b) * kBlockRows;
+  for (int b = 0; b < Kind::kBlocks; ++b) {
+    const int column = work.column + (warpgroup * Kind::kBlocks + b) * Kind::kBlockColumns;
     if (column >= p.columns) break;  // the same for the whole warpgroup
     if (p.bias) add_bias(sums[b], p, column + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4);
-    store(sums[b], smem.results[warpgroup], p, work, column, kResultSync + warpgroup, out);
+    store<Kind>(sums[b], smem.results[warpgroup], p, work, column, kResultSync + warpgroup, out);
   }
 }
 
 // Picks the smallest product that holds the tile's tokens.
-template <class Tile, bool kAcross, class Out, int kTokens>
-__device__ __forceinline__ void multiply_tile(typename Tile::Smem &smem, const GemmParams &p, const TileWork &work,
-                                              int warpgroup, Ring<Tile::kStages> &ring) {
-  if constexpr (kTokens < Tile::kTokens) {
+template <class Kind, int kTokens>
+__device__ __forceinline__ void multiply_tile(typename Kind::Smem &smem, const GemmParams &p, const TileWork &work,
+                                              int warpgroup, Ring<Kind::kStages> &ring) {
+  if constexpr (kTokens < Kind::kTokens) {
     if (work.rows > kTokens) {
-      multiply_tile<Tile, kAcross, Out, kTokens + kTokenUnit>(smem, p, work, warpgroup, ring);
+      multiply_tile<Kind, kTokens + Kind::kTokenUnit>(smem, p, work, warpgroup, ring);
       return;
     }
   }
-  multiply_and_store<Tile, kAcross, Out, kTokens>(smem, p, work, warpgroup, ring);
+  multiply_and_store<Kind, kTokens>(smem, p, work, warpgroup, ring);
 }
 
-template <class Tile, bool kAcross, class Out>
-__device__ __forceinline__ void multiply_role(typename Tile::Smem &smem, const GemmParams &p, int warpgroup) {
-  Ring<Tile::kStages> ring;
+template <class Kind>
+__device__ __forceinline__ void multiply_role(typename Kind::Smem &smem, const GemmParams &p, int warpgroup) {
+  Ring<Kind::kStages> ring;
   TileWork work;
-  for (TileWalk<Tile> walk(p, smem.offsets); walk.next(work);) {
-    multiply_tile<Tile, kAcross, Out, kTokenUnit>(smem, p, work, warpgroup, ring);
+  for (TileWalk<Kind> walk(p, smem.offsets); walk.next(work);) {
+    multiply_tile<Kind, kLeastTokens>(smem, p, work, warpgroup, ring);
   }
 }
 
 // ---- kernel -----------------------------------------------------------------------------------------------------------
 
-// The map is of the weights [groups, columns, depth], boxes of kRows x 64 values; kAcross: of [groups, depth, columns], boxes
-// of 64 x 64. Shared memory: Tile::Smem and an offset more for each group.
-template <class Tile, bool kAcross, class Out>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerMultiprocessor)
-    gemm_kernel(const __grid_constant__ CUtensorMap map, const __grid_constant__ GemmParams p) {
+// The map of the weights: [groups, columns, depth], boxes of kBoxRows x 64 values; with silu [2 groups, columns, depth],
+// boxes of 2 x 32 x 64; kAcross: [groups, depth, columns], boxes of 64 x 64. Of the tokens, where they come by TMA:
+// [groups, rows, depth], or with offsets [1, rows, depth], boxes of kTokens x 64. Shared memory: Kind::Smem and an offset
+// more for each group.
+template <class Kind>
+__global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocksPerMultiprocessor)
+    gemm_kernel(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap tokens,
+                const __grid_constant__ GemmParams p) {
   extern __shared__ __align__(1024) uint8_t raw_smem[];
-  typename Tile::Smem &smem = *reinterpret_cast<typename Tile::Smem *>(raw_smem);
+  typename Kind::Smem &smem = *reinterpret_cast<typename Kind::Smem *>(raw_smem);
   const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);
   if (threadIdx.x == 0) {
-    sm90::prefetch_tensor_map(&map);
-    for (int stage = 0; stage < Tile::kStages; ++stage) {
-      sm90::barrier_init(sm90::smem_address(&smem.full[stage]), kGatherThreads + 1);
-      sm90::barrier_init(sm90::smem_address(&smem.empty[stage]), Tile::kWarpgroups * 4);
+    sm90::prefetch_tensor_map(&weights);
+    if (streams_tokens<Kind>(p)) sm90::prefetch_tensor_map(&tokens);
+    const uint32_t copiers = streams_tokens<Kind>(p) ? 1 : kGatherThreads + 1;
+    for (int stage = 0; stage < Kind::kStages; ++stage) {
+      sm90::barrier_init(sm90::smem_address(&smem.full[stage]), copiers);
+      sm90::barrier_init(sm90::smem_address(&smem.empty[stage]), Kind::kWarpgroups * 4 * Kind::kCluster);
     }
     sm90::barrier_init_fence();
   }
   sm90::wait_for_previous_kernel();
   sm90::launch_dependents();
   if (p.offsets) {
-    for (int i = threadIdx.x; i <= p.groups; i += Tile::kThreads) smem.offsets[i] = __ldg(p.offsets + i);
+    for (int i = threadIdx.x; i <= p.groups; i += Kind::kThreads) smem.offsets[i] = __ldg(p.offsets + i);
   }
   __syncthreads();
-  if (warpgroup == Tile::kWarpgroups) {
-    if constexpr (Tile::kManySums) sm90::give_registers<80>();
-    if (threadIdx.x % kCopyThreads < kGatherThreads) {
-      gather_tokens<Tile>(smem, p);
-    } else {
-      stream_weights<Tile, kAcross>(smem, map, p);
+  if constexpr (Kind::kCluster > 1) sm90::cluster_sync();
+  if (warpgroup == Kind::kWarpgroups) {
+    if constexpr (Kind::kManySums) sm90::give_registers<80>();
+    if (threadIdx.x % kCopyThreads >= kGatherThreads) {
+      stream<Kind>(smem, weights, tokens, p);
+    } else if (!streams_tokens<Kind>(p)) {
+      gather_tokens<Kind>(smem, p);
     }
   } else {
-    if constexpr (Tile::kManySums) sm90::take_registers<208>();
-    multiply_role<Tile, kAcross, Out>(smem, p, warpgroup);
+    if constexpr (Kind::kManySums) sm90::take_registers<208>();
+    multiply_role<Kind>(smem, p, warpgroup);
   }
+  if constexpr (Kind::kCluster > 1) sm90::cluster_sync();  // its memory must outlive the others' copies and arrivals
 }
 
 }  // namespace mla::cuda

@@ -28,15 +28,15 @@ inline PFN_cuTensorMapEncodeTiled_v12000 tensor_map_encoder() {
   return encoder;
 }
 
-// A map of [depth, rows, columns] BF16 with boxes of box_rows x 64 values, swizzled by 128 bytes; strides in elements.
-// What a box covers beyond the tensor reads as 0.
+// A map of [depth, rows, columns] BF16 with boxes of box_depth x box_rows x 64 values, swizzled by 128 bytes; strides in
+// elements. What a box covers beyond the tensor reads as 0.
 inline bool encode_map(CUtensorMap &map, void *data, int64_t columns, int64_t rows, int64_t row_stride, int64_t depth,
-                       int64_t depth_stride, int box_rows) {
+                       int64_t depth_stride, int box_rows, int box_depth = 1) {
   auto encode = tensor_map_encoder();
   if (encode == nullptr) return false;
   cuuint64_t shape[3] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows), static_cast<cuuint64_t>(depth)};
   cuuint64_t stride[2] = {static_cast<cuuint64_t>(row_stride) * 2, static_cast<cuuint64_t>(depth_stride) * 2};
-  cuuint32_t box[3] = {64, static_cast<cuuint32_t>(box_rows), 1};
+  cuuint32_t box[3] = {64, static_cast<cuuint32_t>(box_rows), static_cast<cuuint32_t>(box_depth)};
   cuuint32_t step[3] = {1, 1, 1};
   return encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, data, shape, stride, box, step,
                 CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,

@@ -10,6 +10,8 @@
 #include <random>
 #include <sstream>
 
+#include "silu.cuh"
+
 namespace mla::test {
 namespace {
 
@@ -46,8 +48,23 @@ struct Layout {
   const void *out;
   int64_t x_stride, x_group_stride, w_group_stride, w_column_stride, w_depth_stride, out_stride, out_group_stride;
   int groups, columns, depth;
-  bool float_out;
+  bool float_out, silu;
 };
+
+// Of x[..] w[column]^T, with chunks of the sum in double.
+__device__ double dot(const Layout &p, const __nv_bfloat16 *x, const __nv_bfloat16 *w) {
+  double sum = 0;
+  for (int k = 0; k < p.depth; k += 8) {
+    float part = 0;
+    for (int j = k; j < min(k + 8, p.depth); ++j) {
+      part = fmaf(__bfloat162float(x[j]), __bfloat162float(w[j * p.w_depth_stride]), part);
+    }
+    sum += part;
+  }
+  return sum;
+}
+
+__device__ double rounded(double value) { return __bfloat162float(__double2bfloat16(value)); }
 
 // sums: of squared differences, of squared references; not_finite counts.
 __global__ void compare(Layout p, double *sums, unsigned long long *not_finite) {
@@ -62,13 +79,11 @@ __global__ void compare(Layout p, double *sums, unsigned long long *not_finite) 
     const int64_t local = p.x_group_stride || p.out_group_stride ? row - p.offsets[group] : row;
     const __nv_bfloat16 *x = p.x + group * p.x_group_stride + (p.rows ? p.rows[row] : local) * p.x_stride;
     const __nv_bfloat16 *w = p.w + group * p.w_group_stride + column * p.w_column_stride;
-    double reference = p.bias ? static_cast<double>(__bfloat162float(p.bias[column])) : 0.0;
-    for (int k = 0; k < p.depth; k += 8) {
-      float part = 0;
-      for (int j = k; j < min(k + 8, p.depth); ++j) {
-        part = fmaf(__bfloat162float(x[j]), __bfloat162float(w[j * p.w_depth_stride]), part);
-      }
-      reference += part;
+    double reference = dot(p, x, w);
+    if (p.bias) reference += __bfloat162float(p.bias[column]);
+    if (p.silu) {
+      const double gate = rounded(reference), up = rounded(dot(p, x, w + p.columns * p.w_column_stride));
+      reference = gate / (1.0 + exp(-gate)) * up;
     }
     const int64_t at = group * p.out_group_stride + local * p.out_stride + column;
     const float value = p.float_out ? static_cast<const float *>(p.out)[at]
@@ -79,6 +94,13 @@ __global__ void compare(Layout p, double *sums, unsigned long long *not_finite) 
   }
   atomicAdd(sums, difference);
   atomicAdd(sums + 1, square);
+}
+
+// gate[i] = silu(gate[i]) * up[i], as mla_silu_mul does; the ups follow the gates.
+__global__ void multiply_gates(__nv_bfloat16 *gates, int count) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
+    gates[i] = __float2bfloat16(cuda::silu_mul(__bfloat162float(gates[i]), __bfloat162float(gates[count + i])));
+  }
 }
 
 mla_tensor tensor(void *data, int32_t dtype, std::vector<int64_t> shape, std::vector<int64_t> stride) {
@@ -115,7 +137,7 @@ std::string GemmCase::describe() const {
   const char *names[] = {"dense", "batched", "experts"};
   words << names[static_cast<int>(product)] << " groups " << groups << " rows " << rows << " N " << columns << " K "
         << depth << (float_out ? " f32" : "") << (bias ? " bias" : "") << (across ? " across" : "")
-        << (gather ? " gather" : "") << " padding " << padding;
+        << (gather ? " gather" : "") << (silu ? " silu" : "") << " padding " << padding;
   for (size_t e = 0; e < std::min<size_t>(group_rows.size(), 12); ++e) words << (e ? "," : " of ") << group_rows[e];
   return words.str();
 }
@@ -126,6 +148,8 @@ int64_t GemmCase::out_rows() const {
   for (int count : group_rows) sum += count;
   return sum;
 }
+
+int64_t GemmCase::weight_rows() const { return silu ? 2 * columns : columns; }
 
 template <typename T>
 T *GemmCall::allocate(int64_t count) {
@@ -163,9 +187,10 @@ GemmCall::GemmCall(const GemmCase &shape, uint64_t seed) : case_(shape) {
   x_ = allocate<uint16_t>(x_rows_ * x_stride_);
   fill_rows<<<1024, 256>>>(reinterpret_cast<__nv_bfloat16 *>(x_), x_rows_, x_stride_, case_.depth, device_used, 1.0f,
                            seed);
-  const int64_t w_inner = case_.across ? case_.columns : case_.depth, w_outer = case_.across ? case_.depth : case_.columns;
+  const int64_t w_inner = case_.across ? case_.columns : case_.depth;
+  const int64_t w_outer = case_.across ? case_.depth : case_.weight_rows();
   w_stride_ = w_inner + case_.padding;
-  w_group_stride_ = w_outer * w_stride_ + 8 * case_.padding;
+  w_group_stride_ = w_outer * w_stride_ + (case_.silu ? 0 : 8 * case_.padding);
   w_ = allocate<uint16_t>(case_.groups * w_group_stride_);
   CHECK_GEMM_CUDA(cudaMemset(w_, 0xFF, case_.groups * w_group_stride_ * 2));  // NaN
   for (int g = 0; g < case_.groups; ++g) {
@@ -216,11 +241,11 @@ void GemmCall::run(cuda::Gemm &gemm, cudaStream_t stream) {
   }
   std::vector<mla_tensor> weights;
   for (int64_t e = 0; e < groups; ++e) {
-    weights.push_back(tensor(w_ + e * w_group_stride_, MLA_BF16, {columns, depth}, {w_stride_, 1}));
+    weights.push_back(tensor(w_ + e * w_group_stride_, MLA_BF16, {case_.weight_rows(), depth}, {w_stride_, 1}));
   }
   const mla_tensor gather = tensor(rows_, MLA_I32, {total}, {1});
   require(gemm.moe_gemm(x, rows_ ? &gather : nullptr, tensor(offsets_, MLA_I32, {groups + 1}, {1}), weights.data(),
-                        case_.groups, out, stream, error),
+                        case_.groups, activation(), out, stream, error),
           error);
 }
 
@@ -244,6 +269,7 @@ Difference GemmCall::compare_with_reference() {
   p.columns = case_.columns;
   p.depth = case_.depth;
   p.float_out = case_.float_out;
+  p.silu = case_.silu;
   double *sums = allocate<double>(3);
   CHECK_GEMM_CUDA(cudaMemset(sums, 0, 24));
   compare<<<132 * 8, 256>>>(p, sums, reinterpret_cast<unsigned long long *>(sums + 2));
@@ -272,9 +298,9 @@ int GemmCall::group_of(int64_t row) const {
 
 int GemmCall::rows_that_differ_alone(cuda::Gemm &gemm, cudaStream_t stream, int count, uint64_t seed) {
   std::mt19937_64 random(seed);
-  const int64_t bytes = case_.float_out ? 4 : 2, columns = case_.columns;
+  const int64_t bytes = case_.float_out ? 4 : 2, columns = case_.columns, weight_rows = case_.weight_rows();
   if (case_.product == Product::kBatched || case_.out_rows() == 0) return 0;
-  void *alone = allocate<uint8_t>(columns * bytes);
+  auto *alone = allocate<uint8_t>(weight_rows * bytes);
   std::vector<uint8_t> expected(columns * bytes), got(columns * bytes);
   int differing = 0;
   for (int i = 0; i < count; ++i) {
@@ -284,9 +310,14 @@ int GemmCall::rows_that_differ_alone(cuda::Gemm &gemm, cudaStream_t stream, int 
     const mla_tensor bias = tensor(bias_, MLA_BF16, {columns}, {1});
     std::string error;
     require(gemm.gemm(tensor(x, MLA_BF16, {1, case_.depth}, {case_.depth, 1}),
-                      tensor(w, MLA_BF16, {columns, case_.depth}, {w_stride_, 1}), bias_ ? &bias : nullptr,
-                      tensor(alone, case_.float_out ? MLA_F32 : MLA_BF16, {1, columns}, {columns, 1}), stream, error),
+                      tensor(w, MLA_BF16, {weight_rows, case_.depth}, {w_stride_, 1}), bias_ ? &bias : nullptr,
+                      tensor(alone, case_.float_out ? MLA_F32 : MLA_BF16, {1, weight_rows}, {weight_rows, 1}), stream,
+                      error),
             error);
+    if (case_.silu) {
+      multiply_gates<<<16, 256, 0, stream>>>(reinterpret_cast<__nv_bfloat16 *>(alone), case_.columns);
+      CHECK_GEMM_CUDA(cudaGetLastError());
+    }
     CHECK_GEMM_CUDA(cudaStreamSynchronize(stream));
     CHECK_GEMM_CUDA(cudaMemcpy(got.data(), alone, got.size(), cudaMemcpyDeviceToHost));
     CHECK_GEMM_CUDA(cudaMemcpy(expected.data(), static_cast<uint8_t *>(out_) + row * out_stride_ * bytes, got.size(),

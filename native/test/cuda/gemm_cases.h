@@ -21,14 +21,16 @@ struct GemmCase {
   Product product;
   int groups = 1;               // matrices of a batch, experts
   int rows = 0;                 // of a matrix; of x with `gather`, which then has more rows than are used
-  int columns = 0, depth = 0;   // N, K
+  int columns = 0, depth = 0;   // of out; K
   bool float_out = false, bias = false;
   bool across = false;          // batched: weights contiguous along N
   bool gather = false;          // experts: through an array of rows
+  bool silu = false;            // experts: silu(gate) * up
   std::vector<int> group_rows;  // experts: rows of each
   int padding = 0;              // unused columns after each row of x, w and out
   std::string describe() const;
   int64_t out_rows() const;     // of all groups
+  int64_t weight_rows() const;  // of a group: N
 };
 
 struct Difference {
@@ -55,6 +57,7 @@ class GemmCall {
   template <typename T>
   T *allocate(int64_t count);
   int group_of(int64_t row) const;
+  mla_activation activation() const { return case_.silu ? MLA_SILU_MUL : MLA_IDENTITY; }
 
   GemmCase case_;
   int64_t x_rows_, x_stride_, w_stride_, w_group_stride_, out_stride_, out_elements_;

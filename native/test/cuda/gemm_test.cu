@@ -14,6 +14,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "gemm_cases.h"
 
@@ -110,6 +111,7 @@ GemmCase random_case(std::mt19937_64 &random) {
     shape.columns = std::min(shape.columns, 1024);
     shape.depth = std::min(shape.depth, 1024);
     shape.gather = pick(3) > 0;
+    shape.silu = pick(2) > 0;
     shape.rows = 1 + pick(1000);
     const int few = 1 + pick(100);
     for (int e = 0; e < shape.groups; ++e) {
@@ -118,19 +120,6 @@ GemmCase random_case(std::mt19937_64 &random) {
     }
   }
   return shape;
-}
-
-int check(int cases, uint64_t seed) {
-  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
-  auto gemm = create_gemm();
-  cudaStream_t stream = create_stream();
-  std::mt19937_64 random(seed);
-  int wrong = 0;
-  for (int i = 0; i < cases && wrong < 20; ++i) {
-    wrong += !run_case(*gemm, stream, random_case(random), seed + i, i % 4 != 3, i % 2 == 1);
-  }
-  std::printf("check: %d cases, %d wrong; cuBLASLt %s\n", cases, wrong, gemm->has_library() ? "took part" : "is not there");
-  return wrong > 0 || cases == 0;
 }
 
 GemmCase dense_case(int rows, int columns, int depth, bool float_out) {
@@ -143,6 +132,38 @@ GemmCase dense_case(int rows, int columns, int depth, bool float_out) {
   return shape;
 }
 
+// Products for which pairs of blocks are chosen.
+std::vector<GemmCase> many_tokens() {
+  GemmCase dense = dense_case(3000, 3080, 136, true);
+  dense.bias = true;
+  GemmCase batched = dense_case(900, 1032, 72, false);
+  batched.product = Product::kBatched;
+  batched.groups = 8;
+  batched.across = true;
+  GemmCase experts = dense_case(2000, 1416, 136, false);
+  experts.product = Product::kExperts;
+  experts.groups = 7;
+  experts.group_rows = {900, 257, 0, 1300, 1, 700, 1153};
+  GemmCase gathered = experts;
+  gathered.gather = gathered.silu = true;
+  gathered.padding = 8;
+  return {dense, batched, experts, gathered};
+}
+
+int check(int cases, uint64_t seed) {
+  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+  auto gemm = create_gemm();
+  cudaStream_t stream = create_stream();
+  std::mt19937_64 random(seed);
+  int wrong = 0;
+  for (const GemmCase &shape : many_tokens()) wrong += !run_case(*gemm, stream, shape, seed, true, false);
+  for (int i = 0; i < cases && wrong < 20; ++i) {
+    wrong += !run_case(*gemm, stream, random_case(random), seed + i, i % 4 != 3, i % 2 == 1);
+  }
+  std::printf("check: %d cases, %d wrong; cuBLASLt %s\n", cases, wrong, gemm->has_library() ? "took part" : "is not there");
+  return wrong > 0 || cases == 0;
+}
+
 int small() {
   auto gemm = create_gemm();
   cudaStream_t stream = create_stream();
@@ -151,6 +172,7 @@ int small() {
   batched.groups = 3;
   batched.across = true;
   GemmCase experts = dense_case(50, 264, 200, false);
+  experts.silu = true;
   experts.product = Product::kExperts;
   experts.gather = true;
   experts.padding = 8;
@@ -290,8 +312,8 @@ void print_row(const char *name, int64_t rows, int64_t columns, int64_t depth, d
 
 struct ExpertShape {
   const char *name;
-  int experts, top_k, columns, depth;
-  bool gather;
+  int experts, top_k, columns, depth;  // N, K
+  bool gather, silu;
 };
 
 // The library's batched product has the same number of rows for every expert.
@@ -330,11 +352,13 @@ void bench_experts(cuda::Gemm &gemm, cudaStream_t stream, const Arena &arena, co
     }
   }
   const mla_tensor x = matrix(arena.x, MLA_BF16, shape.gather ? tokens : pairs, k);
-  const mla_tensor out = matrix(arena.out, MLA_BF16, pairs, n);
+  const int64_t out_columns = shape.silu ? n / 2 : n;
+  const mla_tensor out = matrix(arena.out, MLA_BF16, pairs, out_columns);
   const double us = median_graph_time(stream, 5, [&] {
     for (const auto &w : weights) {
       std::string error;
-      must(gemm.moe_gemm(x, shape.gather ? &gather : nullptr, bounds, w.data(), shape.experts, out, stream, error), error);
+      must(gemm.moe_gemm(x, shape.gather ? &gather : nullptr, bounds, w.data(), shape.experts,
+                         shape.silu ? MLA_SILU_MUL : MLA_IDENTITY, out, stream, error), error);
     }
   }) / copies;
   const int64_t even = pairs / shape.experts;
@@ -349,7 +373,7 @@ void bench_experts(cuda::Gemm &gemm, cudaStream_t stream, const Arena &arena, co
       }
     }) / copies;
   }
-  const double bytes = 2.0 * (static_cast<double>(touched) * n * k + (shape.gather ? tokens : pairs) * k + pairs * n);
+  const double bytes = 2.0 * (static_cast<double>(touched) * n * k + (shape.gather ? tokens : pairs) * k + pairs * out_columns);
   print_row(shape.name, tokens, n, k, us, bytes, 2.0 * pairs * n * k, c, library_us);
   CHECK_GEMM_CUDA(cudaFree(device_rows));
   CHECK_GEMM_CUDA(cudaFree(device_offsets));
@@ -407,11 +431,13 @@ int bench(const std::string &which) {
   const Ceilings c = measure_ceilings(*gemm, stream, arena);
   print_head();
   if (which != "dense") {
-    const ExpertShape lite[] = {{"V2-Lite gate and up", 64, 6, 2816, 2048, true}, {"V2-Lite down", 64, 6, 2048, 1408, false}};
-    for (int tokens : {1, 16, 64, 256, 512, 1024, 2048, 8192}) {
+    const ExpertShape lite[] = {{"V2-Lite gate x up", 64, 6, 2816, 2048, true, true},
+                                {"V2-Lite down", 64, 6, 2048, 1408, false, false}};
+    for (int tokens : {1, 16, 64, 256, 512, 1024, 2048, 8192, 16384}) {
       for (const ExpertShape &shape : lite) bench_experts(*gemm, stream, arena, c, shape, tokens);
     }
-    const ExpertShape v3[] = {{"V3 gate and up", 256, 8, 4096, 7168, true}, {"V3 down", 256, 8, 7168, 2048, false}};
+    const ExpertShape v3[] = {{"V3 gate x up", 256, 8, 4096, 7168, true, true},
+                              {"V3 down", 256, 8, 7168, 2048, false, false}};
     for (int tokens : {1, 64, 1024, 8192}) {
       for (const ExpertShape &shape : v3) bench_experts(*gemm, stream, arena, c, shape, tokens);
     }

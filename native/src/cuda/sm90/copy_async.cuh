@@ -40,7 +40,7 @@ __device__ __forceinline__ uint64_t evict_normal_policy() {
 }
 
 // A store with a hint to L2 (tma.cuh has the policies).
-__device__ __forceinline__ void store_hinted(int4 *target, int4 values, uint64_t policy) {
+__device__ __forceinline__ void store_hinted(uint4 *target, uint4 values, uint64_t policy) {
   asm volatile("st.global.L2::cache_hint.v4.b32 [%0], {%1, %2, %3, %4}, %5;" ::"l"(target), "r"(values.x), "r"(values.y),
                "r"(values.z), "r"(values.w), "l"(policy)
                : "memory");

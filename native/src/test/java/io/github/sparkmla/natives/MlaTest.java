@@ -59,7 +59,8 @@ class MlaTest {
             weights.position(0);
             mla_tensor groups = fill(new mla_tensor(), offsets, Mla.MLA_I32, 3);
 
-            int status = Mla.mla_moe_gemm(context, matrix(x, 2, 2), null, groups, weights, 2, matrix(out, 2, 2));
+            int status = Mla.mla_moe_gemm(
+                    context, matrix(x, 2, 2), null, groups, weights, 2, Mla.MLA_IDENTITY, matrix(out, 2, 2));
 
             assertEquals(Mla.MLA_OK, status);
             float[] values = new float[4];

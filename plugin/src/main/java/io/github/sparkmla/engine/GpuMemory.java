@@ -45,7 +45,7 @@ public record GpuMemory(long weights, long workspace, long kvCache, boolean kvAs
         long dense = 3L * config.intermediateSize();
         long experts = config.moe() == null
                 ? 0
-                : (long) config.moe().topK() * (3L * config.moe().intermediateSize() + 2L * config.hiddenSize());
+                : (long) config.moe().topK() * (config.moe().intermediateSize() + 2L * config.hiddenSize());
         long token = BF16 * (5L * config.hiddenSize() + attention + Math.max(dense, experts));
         long sequence = 2L * F32 * config.vocabSize();
         return CUDA_BYTES + settings.maxBatchTokens() * token + settings.maxSequences() * sequence;

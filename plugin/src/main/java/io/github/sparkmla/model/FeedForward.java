@@ -18,13 +18,13 @@ final class FeedForward {
 
     private final Gated dense;
     private final Gated shared;
-    private final Gated routed; // over pairs
     private final Tensor routerLogits; // F32 [T, E]
     private final Tensor expertWeights; // F32 [T, K]
     private final Tensor experts; // I32 [T, K]
     private final Tensor rows; // I32 [P]
     private final Tensor places; // I32 [T, K]
     private final Tensor offsets; // I32 [E + 1]
+    private final Tensor expertProduct; // [P, I]
     private final Tensor expertOut; // [P, H]
 
     /** Scratch of one gated network: gate and up side by side, then their product. */
@@ -55,8 +55,8 @@ final class FeedForward {
         ModelConfig.Moe moe = config.moe();
         if (moe == null) {
             topK = 0;
-            shared = routed = null;
-            routerLogits = expertWeights = experts = rows = places = offsets = expertOut = null;
+            shared = null;
+            routerLogits = expertWeights = experts = rows = places = offsets = expertProduct = expertOut = null;
             return;
         }
         topK = moe.topK();
@@ -64,25 +64,25 @@ final class FeedForward {
         shared = moe.sharedExperts() > 0
                 ? new Gated(arena, act, maxTokens, (long) moe.sharedExperts() * moe.intermediateSize())
                 : null;
-        routed = new Gated(arena, act, pairs, moe.intermediateSize());
         routerLogits = arena.allocate(DType.F32, maxTokens, moe.experts());
         expertWeights = arena.allocate(DType.F32, maxTokens, topK);
         experts = arena.allocate(DType.I32, maxTokens, topK);
         rows = arena.allocate(DType.I32, pairs);
         places = arena.allocate(DType.I32, maxTokens, topK);
         offsets = arena.allocate(DType.I32, moe.experts() + 1L);
+        expertProduct = arena.allocate(act, pairs, moe.intermediateSize());
         expertOut = arena.allocate(act, pairs, config.hiddenSize());
     }
 
     /** Sizes the scratch for a step. */
     void begin(long tokens) {
         dense.resize(tokens);
-        if (routed != null) {
-            routed.resize(tokens * topK);
+        if (topK > 0) {
             for (Tensor byToken : new Tensor[] {routerLogits, expertWeights, experts, places}) {
                 byToken.resize(tokens);
             }
             rows.resize(tokens * topK);
+            expertProduct.resize(tokens * topK);
             expertOut.resize(tokens * topK);
         }
         if (shared != null) {
@@ -106,11 +106,9 @@ final class FeedForward {
         ops.route(routerLogits, e.routing(), expertWeights, experts);
         ops.moeSort(experts, rows, places, offsets);
         ops.section("experts: gate and up");
-        ops.moeGemm(x, rows, offsets, e.gateUp(), routed.gateUp);
-        ops.section("experts: silu");
-        ops.siluMul(routed.gateUp, routed.product);
+        ops.moeGemm(x, rows, offsets, e.gateUp(), true, expertProduct);
         ops.section("experts: down");
-        ops.moeGemm(routed.product, null, offsets, e.down(), expertOut);
+        ops.moeGemm(expertProduct, null, offsets, e.down(), false, expertOut);
         if (w.shared() != null) {
             ops.section("shared experts");
             shared.forward(w.shared(), x, out);

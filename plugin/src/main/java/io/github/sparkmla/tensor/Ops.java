@@ -176,10 +176,17 @@ public final class Ops {
         }
     }
 
-    /** {@code rows} may be null. */
-    public void moeGemm(Tensor x, Tensor rows, Tensor offsets, ExpertWeights weights, Tensor out) {
+    /** {@code rows} may be null; {@code siluMul}: what {@link #siluMul} makes of the products. */
+    public void moeGemm(Tensor x, Tensor rows, Tensor offsets, ExpertWeights weights, boolean siluMul, Tensor out) {
         check(Mla.mla_moe_gemm(
-                context, x.handle, orNull(rows), offsets.handle, weights.array, weights.count, out.handle));
+                context,
+                x.handle,
+                orNull(rows),
+                offsets.handle,
+                weights.array,
+                weights.count,
+                siluMul ? Mla.MLA_SILU_MUL : Mla.MLA_IDENTITY,
+                out.handle));
     }
 
     /** {@code base} may be null, or {@code out}. */

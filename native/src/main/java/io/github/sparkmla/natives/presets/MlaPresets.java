@@ -20,7 +20,7 @@ public class MlaPresets implements InfoMapper {
     @Override
     public void map(InfoMap infoMap) {
         // Plain ints: a status or a dtype crosses JNI as a number.
-        infoMap.put(new Info("mla_status", "mla_dtype", "mla_scoring", "mla_group_score")
+        infoMap.put(new Info("mla_status", "mla_dtype", "mla_scoring", "mla_group_score", "mla_activation")
                 .cast()
                 .valueTypes("int"));
     }
