@@ -6,9 +6,8 @@
 //   copy    one warp feeds a ring of five 36 KB stages by TMA; the queries of each sequence travel in it as well
 #pragma once
 
-#include "decode_common.cuh"
+#include "decode_score.cuh"
 #include "sm90/tma.cuh"
-#include "sm90/wgmma.cuh"
 
 namespace mla::cuda {
 
@@ -92,11 +91,6 @@ __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &ma
 
 // ---- score ------------------------------------------------------------------------------------------------------------
 
-// What a thread keeps of the softmax of its two rows, r and r + 8 of its warp's sixteen.
-struct RowState {
-  float max[2], sum[2];  // the maximum in use, in units of S; the sum is over this thread's keys only
-};
-
 // Hides the keys of a step that a row does not see.
 __device__ __forceinline__ void mask_scores(float (&s)[16], int first_key, int length, const DecodeParams &p,
                                             int tile) {
@@ -112,147 +106,6 @@ __device__ __forceinline__ void mask_scores(float (&s)[16], int first_key, int l
   for (int i = 0; i < 16; ++i) {
     if (i / 4 * 8 + i % 2 >= seen[i / 2 % 2]) s[i] = -INFINITY;
   }
-}
-
-// Turns S of a step into P in shared memory, in pieces that fit between two products, without a branch. The running
-// maximum only moves when it has grown by a factor of 2^8: what is accumulated is exact relative to any maximum, so O is
-// hardly ever rescaled.
-class Weigher {
- public:
-  static constexpr int kPieces = 20;
-
-  __device__ Weigher(DecodeSmem &smem, RowState &rows, float scale_log2, int slot)
-      : smem_(smem), rows_(rows), scale_log2_(scale_log2), slot_(slot) {}
-
-  __device__ void piece(float (&s)[16], int i) {
-    if (i == 0) find_maximum(s);
-    if (i == 1 || i == 2) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) top_[r] = fmaxf(top_[r], __shfl_xor_sync(~0u, top_[r], i));
-    }
-    if (i == 3) move_maximum();
-    if (i >= 4) weigh(s, i - 4);
-  }
-
- private:
-  __device__ void find_maximum(const float (&s)[16]) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float pair[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) pair[i] = fmaxf(s[4 * i + 2 * r], s[4 * i + 2 * r + 1]);
-      top_[r] = fmaxf(fmaxf(pair[0], pair[1]), fmaxf(pair[2], pair[3]));
-    }
-  }
-  __device__ void move_maximum() {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    const float slack = 8.0f / scale_log2_;
-    bool moved = false;
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const bool grown = top_[r] > rows_.max[r] + slack;
-      const float rescale = grown ? sm90::exp2_approx((rows_.max[r] - top_[r]) * scale_log2_) : 1.0f;
-      rows_.max[r] = grown ? top_[r] : rows_.max[r];
-      rows_.sum[r] *= rescale;
-      offset_[r] = rows_.max[r] == -INFINITY ? 0.0f : -rows_.max[r] * scale_log2_;
-      if (lane % 4 == 0) smem_.rescale[slot_][warp * 16 + lane / 4 + 8 * r] = rescale;
-      moved = moved || grown;
-    }
-    moved = __any_sync(~0u, moved);
-    if (lane == 0) smem_.must_rescale[slot_][warp] = moved;
-  }
-  __device__ void weigh(float (&s)[16], int i) {
-    const int r = i / 2 % 2;
-    s[i] = sm90::exp2_approx(fmaf(s[i], scale_log2_, offset_[r]));
-    rows_.sum[r] += s[i];
-    if (i % 8 == 7) {
-      const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane % 16;
-      const int place = slot_ * 4 + i / 8 * 2 + lane / 16;
-      const float *v = s + i - 7;
-      sm90::store_matrices(sm90::smem_address(smem_.probabilities) + row * 128 + ((place ^ (row % 8)) << 4),
-                           sm90::pack_bf16(v[0], v[1]), sm90::pack_bf16(v[2], v[3]), sm90::pack_bf16(v[4], v[5]),
-                           sm90::pack_bf16(v[6], v[7]));
-    }
-  }
-
-  DecodeSmem &smem_;
-  RowState &rows_;
-  float scale_log2_, top_[2], offset_[2];
-  int slot_;
-};
-
-using Queries = uint32_t[kRegisterSlices][4];
-
-// Starts S = Q K^T for the keys of a stage, which must be full; `between(i)` runs after the i-th of its 36 products has
-// been issued. A warp cannot issue products ahead of the tensor cores, so what is to overlap with them stands between.
-template <typename Between>
-__device__ __forceinline__ void start_scores(DecodeSmem &smem, float (&s)[16], const Queries &q, int stage,
-                                             Between between) {
-  const uint64_t keys = sm90::swizzled_descriptor(sm90::smem_address(smem.stages[stage]), 0);
-  const uint64_t slice = sm90::plain_descriptor(sm90::smem_address(smem.query_slices), 128, 256);
-  const uint64_t rope = sm90::swizzled_descriptor(sm90::smem_address(smem.rope_queries), 0);
-  sm90::hold(s);
-  sm90::wgmma_fence();
-#pragma unroll
-  for (int n = 0; n < kHeadDim / 16; ++n) {
-    // One product in four takes its queries from shared memory, evenly spread: such a product reads twice the bytes.
-    const bool from_registers = n % 4 != 3;
-    const int i = from_registers ? n - n / 4 : kRegisterSlices + n / 4;
-    const uint64_t b = sm90::advance(keys, i / 4 * kChunkBytes + i % 4 * 32);
-    if (from_registers) {
-      sm90::wgmma_m64n32k16_ra(s, q[i], b, n > 0);
-    } else if (i < kLatentSlices) {
-      sm90::wgmma_m64n32k16(s, sm90::advance(slice, (i - kRegisterSlices) * kSliceBytes), b);
-    } else {
-      sm90::wgmma_m64n32k16(s, sm90::advance(rope, i % 4 * 32), b);
-    }
-    between(n);
-  }
-  sm90::wgmma_commit();
-}
-
-__device__ __forceinline__ void finish_scores(float (&s)[16]) {
-  sm90::wgmma_wait<0>();
-  sm90::hold(s);
-}
-
-constexpr uint32_t kScoreSync = 1, kValueSync = 2;  // ids of the warpgroups' own barriers
-
-// Takes the queries of the next sequence out of two stages, each half of the warps from one: most slices into registers,
-// the others into shared memory, where they lie as they came.
-template <int kCluster>
-__device__ __forceinline__ void load_queries(DecodeSmem &smem, Queries &q, RingPosition<kStages> &ring) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-  const int row = warp * 16 + lane % 16;
-  sm90::warpgroup_sync(kScoreSync);  // all four warps are done with the queries before
-  RingPosition<kStages> mine = ring;  // `ring` itself stays the same in all warps: descriptors are made of it
-  if (warp >= 2) mine.next();
-  sm90::barrier_wait(sm90::smem_address(&smem.full[mine.place]), mine.parity);
-  const uint8_t *source = smem.stages[mine.place] + row % kStepTokens * 128;
-#pragma unroll
-  for (int k = 0; k < kRegisterSlices; ++k) {
-    int piece = k % 4 * 2 + lane / 16;
-    sm90::load_matrices(q[k], sm90::smem_address(source) + k / 4 * kChunkBytes + ((piece ^ (row % 8)) << 4));
-  }
-  auto copy16 = [](uint8_t *to, const uint8_t *from) {
-    *reinterpret_cast<int4 *>(to) = *reinterpret_cast<const int4 *>(from);
-  };
-  const int side = lane / 16;  // each row is copied by two lanes
-#pragma unroll
-  for (int i = kRegisterSlices; i < kLatentSlices; ++i) {
-    const int piece = i % 4 * 2 + side;
-    copy16(smem.query_slices[i - kRegisterSlices] + row / 8 * 256 + side * 128 + row % 8 * 16,
-           source + i / 4 * kChunkBytes + ((piece ^ (row % 8)) << 4));
-  }
-  for (int at = side * 16; at < 128; at += 32) {
-    copy16(smem.rope_queries + row * 128 + at, source + (kChunks - 1) * kChunkBytes + at);
-  }
-  __syncwarp();
-  if (lane == 0) release<kCluster>(smem.empty[mine.place], kValueWarps / 2);  // for the value warps, which skip it
-  ring.next();
-  ring.next();
-  sm90::fence_async_proxy();
-  sm90::warpgroup_sync(kScoreSync);
 }
 
 // Hands 1 / sum to the value warps and writes the log-sum-exp of a finished share.
@@ -285,62 +138,15 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
   RingPosition<kSlots> slots;
   uint32_t sum_parity = 0;
   Queries q;
-  float even[16], odd[16];  // S of two steps: one becomes P while the other is computed
-
-  auto announce = [&] {
-    sm90::fence_async_proxy();
-    sm90::barrier_arrive(sm90::smem_address(&smem.p_full[slots.place]));
-    slots.next();
-  };
-  auto wait_for_stage = [&] { sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity); };
 
   for (ShareWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     RowState rows = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
     if (share.takes_queries()) load_queries<kCluster>(smem, q, ring);
     if (!share.empty()) {
-      wait_for_stage();
-      start_scores(smem, even, q, ring.place, [](int) {});
-      finish_scores(even);
-      ring.next();
-    }
-    int step = share.first_step;
-    const int last = share.end_step - 1;
-    auto prepare = [&](float(&s)[16]) {
-      mask_scores(s, step * kStepTokens, share.length, p, tile);
-      sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slots.place]), slots.parity ^ 1);
-      return Weigher(smem, rows, p.scale_log2, slots.place);
-    };
-    // P of this step and S of the next.
-    auto advance = [&](float(&s)[16], float(&next)[16]) {
-      wait_for_stage();
-      Weigher weigher = prepare(s);
-      start_scores(smem, next, q, ring.place, [&](int i) {
-        if (i < Weigher::kPieces) weigher.piece(s, i);
-        if (i == Weigher::kPieces) announce();  // O += P V fills the gap between these products and the next
+      weigh_steps(smem, q, rows, p.scale_log2, share.end_step - share.first_step, ring, slots, [&](float(&s)[16], int step) {
+        mask_scores(s, (share.first_step + step) * kStepTokens, share.length, p, tile);
       });
-      finish_scores(next);
-      ring.next();
-      ++step;
-    };
-    auto finish = [&](float(&s)[16]) {
-      Weigher weigher = prepare(s);
-#pragma unroll
-      for (int i = 0; i < Weigher::kPieces; ++i) weigher.piece(s, i);
-      announce();
-      ++step;
-    };
-    while (step <= last) {
-      if (step == last) {
-        finish(even);
-        break;
-      }
-      advance(even, odd);
-      if (step == last) {
-        finish(odd);
-        break;
-      }
-      advance(odd, even);
     }
     publish_sums(smem, p, share, tile, rows, sum_parity);
     sum_parity ^= 1;
@@ -348,6 +154,8 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
 }
 
 // ---- value ------------------------------------------------------------------------------------------------------------
+
+constexpr uint32_t kValueSync = kScoreSync + 1;  // ids of the value warpgroups' own barriers: this one and the next
 
 // The last block's keys past the sequence's end may hold anything, NaN too: 0 x NaN must not reach O.
 __device__ __forceinline__ void clear_unused_keys(uint8_t *columns, int used, uint32_t sync_id) {

@@ -121,61 +121,14 @@ __device__ __forceinline__ void prefill_score_role(DecodeSmem &smem, const Prefi
   RingPosition<kSlots> slots;
   uint32_t sum_parity = 0;
   Queries q;
-  float even[16], odd[16];  // S of two steps: one becomes P while the other is computed
-
-  auto announce = [&] {
-    sm90::fence_async_proxy();
-    sm90::barrier_arrive(sm90::smem_address(&smem.p_full[slots.place]));
-    slots.next();
-  };
-  auto wait_for_stage = [&] { sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity); };
 
   for (ItemWalk walk(p.plan); !walk.done();) {
     const PrefillItem item = walk.take();
     const Visibility visibility(item, p.heads, rank);
-    const int last = item.steps - 1;
     RowState rows = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
     load_queries<kPrefillCluster>(smem, q, ring);
-    wait_for_stage();
-    start_scores(smem, even, q, ring.place, [](int) {});
-    finish_scores(even);
-    ring.next();
-    int step = 0;
-    auto prepare = [&](float(&s)[16]) {
-      visibility.mask(s, step * kStepTokens);
-      sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slots.place]), slots.parity ^ 1);
-      return Weigher(smem, rows, p.scale_log2, slots.place);
-    };
-    // P of this step and S of the next.
-    auto advance = [&](float(&s)[16], float(&next)[16]) {
-      wait_for_stage();
-      Weigher weigher = prepare(s);
-      start_scores(smem, next, q, ring.place, [&](int i) {
-        if (i < Weigher::kPieces) weigher.piece(s, i);
-        if (i == Weigher::kPieces) announce();
-      });
-      finish_scores(next);
-      ring.next();
-      ++step;
-    };
-    auto finish = [&](float(&s)[16]) {
-      Weigher weigher = prepare(s);
-#pragma unroll
-      for (int i = 0; i < Weigher::kPieces; ++i) weigher.piece(s, i);
-      announce();
-    };
-    for (;;) {
-      if (step == last) {
-        finish(even);
-        break;
-      }
-      advance(even, odd);
-      if (step == last) {
-        finish(odd);
-        break;
-      }
-      advance(odd, even);
-    }
+    weigh_steps(smem, q, rows, p.scale_log2, item.steps, ring, slots,
+                [&](float(&s)[16], int step) { visibility.mask(s, step * kStepTokens); });
 
     sm90::barrier_wait(sm90::smem_address(&smem.sum_empty), sum_parity ^ 1);
 #pragma unroll
