@@ -72,17 +72,17 @@ final class JobSummary {
                 rows:           %,d
                 errors:         %,d%s
                 prompt tokens:  %,d
-                output tokens:  %,d
-                time:           %.1f s%s, %,.1f output tokens/s
+                output tokens:  %,d, %s
+                time:           %.1f s%s
                 output:         %s""".formatted(
                         counted("rows"),
                         errors,
                         errors == 0 ? "" : kinds,
                         counted("prompt_tokens"),
                         counted("completion_tokens"),
+                        times.rates(counted("completion_tokens")),
                         times.total(),
                         times,
-                        counted("completion_tokens") / times.total(),
                         output);
     }
 }

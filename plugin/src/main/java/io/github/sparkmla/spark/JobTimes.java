@@ -35,16 +35,27 @@ final class JobTimes extends SparkListener {
         return (end - start) / 1e3;
     }
 
+    private boolean nothingGenerated() {
+        return firstLaunch > lastFinish;
+    }
+
+    /** With the model loaded: from the first task's start to the last one's end. */
+    private double generation() {
+        return (lastFinish - firstLaunch) / 1e3 - load;
+    }
+
+    /** So many tokens a second, of the whole job and of its generation, in words. */
+    synchronized String rates(long tokens) {
+        String whole = "%,.1f a second".formatted(tokens / total());
+        return nothingGenerated() ? whole : whole + "; %,.1f while generating".formatted(tokens / generation());
+    }
+
     /** In words; empty where no task generated. */
     @Override
     public synchronized String toString() {
-        return firstLaunch > lastFinish
+        return nothingGenerated()
                 ? ""
                 : " (%.1f s to plan, %.1f to load the model, %.1f to generate, %.1f to commit)"
-                        .formatted(
-                                (firstLaunch - start) / 1e3,
-                                load,
-                                (lastFinish - firstLaunch) / 1e3 - load,
-                                (end - lastFinish) / 1e3);
+                        .formatted((firstLaunch - start) / 1e3, load, generation(), (end - lastFinish) / 1e3);
     }
 }
