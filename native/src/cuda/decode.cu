@@ -48,16 +48,16 @@ cudaError_t launch_decode(const DecodeShape &shape, const DecodeMaps &maps, cons
 
 // Measured: docs/kernels.md. By the heads alone, so that the number of queries does not matter either.
 SplitRule deterministic_rule(int heads) {
-  if (heads > 64) return {24, 2, 64};
+  if (heads > 64) return {24, 2, 48};
   if (heads > 32) return {16, 3, 96};
-  return {8, 4, 32};
+  return {10, 4, 32};
 }
 
 }  // namespace
 
 DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   // From here on it pays that the tiles of a sequence share what they read, although they must keep step.
-  constexpr int kLongSequence = 2048;
+  constexpr int kLongSequence = 2048, kFewSequences = 16;
   const bool many_rows = args.s_q * args.heads >= kTileRows;
   DecodeShape shape;
   shape.batch = args.batch;
@@ -65,10 +65,12 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.heads = args.heads;
   shape.rows = args.s_q * args.heads;
   shape.tiles = (shape.rows + kTileRows - 1) / kTileRows;
-  shape.cluster = shape.tiles % 2 == 0 && args.max_len > kLongSequence ? 2 : 1;
+  shape.cluster = shape.tiles % 2 == 0 && (args.max_len > kLongSequence || args.batch > kFewSequences) ? 2 : 1;
   shape.parts = std::max(1, multiprocessors / shape.tiles);
-  shape.sequence_overhead = many_rows ? 8 : 4;  // both measured: docs/kernels.md
+  shape.sequence_overhead = many_rows ? 4 : 1;  // all measured: docs/kernels.md
+  shape.split_overhead = many_rows ? 4 : 3;
   shape.least_steps = many_rows ? 3 : 1;
+  shape.least_piece = 4;
   const bool deterministic = args.flags & MLA_PLAN_DETERMINISTIC;
   shape.rule = deterministic ? deterministic_rule(args.heads) : SplitRule{};
   shape.most_splits = deterministic ? shape.rule.most_splits(steps_of(args.max_len)) : 0;
@@ -76,7 +78,7 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   return shape;
 }
 
-int64_t workspace_floats(const DecodeShape &shape) { return shape.slots * shape.rows * (kValueDim + 1); }
+int64_t workspace_floats(const DecodeShape &shape) { return shape.slots * shape.rows * (kValueDim / 2 + kScales + 1); }
 
 DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape) {
   DecodeParams params;
@@ -86,8 +88,10 @@ DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape
   params.parts = static_cast<const PlanPart *>(args.tiles.data);
   params.out = static_cast<__nv_bfloat16 *>(args.out.data);
   params.lse = static_cast<float *>(args.lse.data);
-  params.partial_out = static_cast<float *>(args.workspace.data);
-  params.partial_lse = params.partial_out + shape.slots * shape.rows * kValueDim;
+  const int64_t partial_rows = shape.slots * shape.rows;
+  params.partial_scale = static_cast<float *>(args.workspace.data);
+  params.partial_out = reinterpret_cast<__half *>(params.partial_scale + partial_rows * kScales);
+  params.partial_lse = params.partial_scale + partial_rows * (kScales + kValueDim / 2);
   params.rule = shape.rule;
   params.most_splits = shape.most_splits;
   params.s_q = shape.s_q;
@@ -98,15 +102,24 @@ DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape
 }
 
 cudaError_t launch_combine(const DecodeShape &shape, const DecodeParams &params, cudaStream_t stream) {
-  const int items = shape.rows * kSlices, jobs = shape.rule.fixed() ? shape.batch : std::min(shape.batch, shape.parts);
-  // A block works on one item as long as all blocks are on the device at once; else a warp does. The two add in a
-  // different order, so the deterministic plan, for which the batch must not matter, always takes the latter.
-  if (!shape.rule.fixed() && items * jobs <= shape.parts * shape.tiles * kCombineBlocksPerMultiprocessor) {
-    Launch launch(dim3(items, jobs), kCombineWarps * 32, 0, stream);
-    return cudaLaunchKernelEx(&launch.config, combine_kernel<kCombineWarps>, params);
+  const int jobs = shape.rule.fixed() ? shape.batch : std::min(shape.batch, shape.parts);
+  const int64_t rows = static_cast<int64_t>(shape.rows) * jobs;
+  const int resident = shape.parts * shape.tiles * kCombineBlocksPerMultiprocessor;  // blocks that run at once
+  auto combine = [&](auto kernel, int items, int block_items) {
+    const int blocks = (items + block_items - 1) / block_items;
+    Launch launch(dim3(blocks, std::clamp(resident / blocks, 1, jobs)), kCombineWarps * 32, 0, stream);
+    return cudaLaunchKernelEx(&launch.config, kernel, params, jobs);
+  };
+  // Few slices: a block each, so that all run at once. The warps that share the splits add in another order than one warp
+  // does, so the deterministic plan, for which the batch must not matter, does without.
+  if (!shape.rule.fixed() && rows * kSlices <= resident) {
+    return combine(combine_kernel<kCombineWarps, 1>, shape.rows * kSlices, 1);
   }
-  Launch launch(dim3((items + kCombineWarps - 1) / kCombineWarps, jobs), kCombineWarps * 32, 0, stream);
-  return cudaLaunchKernelEx(&launch.config, combine_kernel<1>, params);
+  // As wide as leaves work to every warp.
+  const int64_t warps = resident * kCombineWarps;
+  if (rows >= warps) return combine(combine_kernel<1, 4>, shape.rows, kCombineWarps);
+  if (rows * 2 >= warps) return combine(combine_kernel<1, 2>, shape.rows * 2, kCombineWarps);
+  return combine(combine_kernel<1, 1>, shape.rows * kSlices, kCombineWarps);
 }
 
 mla_status plan(const mla_plan_args &args, const mla_tensor &seq_lens, mla_tensor &tiles, mla_tensor &splits,

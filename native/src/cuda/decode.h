@@ -12,7 +12,7 @@
 
 namespace mla::cuda {
 
-constexpr int kMaxPlanBatch = 48 * 1024;  // sequences of one plan: an int each in shared memory
+constexpr int kMaxPlanBatch = 32 * 1024;  // sequences of one plan: six bytes each in shared memory
 
 // How a call is laid out on the device.
 struct DecodeShape {
@@ -21,8 +21,10 @@ struct DecodeShape {
   int tiles;              // 64-row tiles of them, a thread block each
   int cluster;            // thread blocks that share what they read from the cache: 1 or 2
   int parts;              // workers; the grid is tiles x parts
-  int sequence_overhead;  // cost of starting a sequence, in steps of 32 keys
+  int sequence_overhead;  // cost of the queries of a sequence, in steps of 32 keys
+  int split_overhead;     // and of the outputs of a split of it
   int least_steps;        // no part is cut smaller: a partial result costs, too
+  int least_piece;        // of a sequence, in steps: a cut closer to its begin or end moves there
   SplitRule rule;         // of the deterministic plan, else all zero
   int most_splits;        // of a sequence, by the rule
   int64_t slots;          // of partial results in the workspace

@@ -7,15 +7,16 @@
 namespace mla::cuda {
 
 constexpr int kCombineWarps = 8;
-constexpr int kCombineBlocksPerMultiprocessor = 8;  // that run at once
-constexpr int kSliceColumns = 128;                  // of one output row: four values a lane
-constexpr int kSlices = kValueDim / kSliceColumns;
+constexpr int kCombineBlocksPerMultiprocessor = 4;  // that run at once
+constexpr int kSlices = kScales;                    // of an output row: 128 columns each, four values a lane
 
-__device__ __forceinline__ float4 weighted_sum(float4 sum, float weight, float4 v) {
-  return make_float4(sum.x + weight * v.x, sum.y + weight * v.y, sum.z + weight * v.z, sum.w + weight * v.w);
+__device__ __forceinline__ float4 weighted_sum(float4 sum, float weight, uint2 halves) {
+  const float2 v = __half22float2(*reinterpret_cast<const __half2 *>(&halves.x));
+  const float2 w = __half22float2(*reinterpret_cast<const __half2 *>(&halves.y));
+  return make_float4(sum.x + weight * v.x, sum.y + weight * v.y, sum.z + weight * w.x, sum.w + weight * w.y);
 }
 
-// Which sequence a block of the combine kernel joins; one split or none: nothing to do.
+// A sequence whose splits are to be joined; one split or none: nothing to do.
 struct CombineJob {
   int seq, splits;
   int first_slot, second_slot;  // of its partial results; from the second on they are `stride` apart
@@ -33,64 +34,107 @@ __device__ __forceinline__ CombineJob combine_job(const DecodeParams &p, int ind
           continued_slot(row.combine_part + 1), continued_slot(1)};
 }
 
-// Grid: (items, sequences that may have been cut), an item being a slice of a query row. kWarps warps of a block share
-// the splits of an item.
-template <int kWarps>
-__global__ void __launch_bounds__(kCombineWarps * 32) combine_kernel(const __grid_constant__ DecodeParams p) {
-  __shared__ float4 sums[kCombineWarps][32];
+// The splits' shares in a row's result, by the lanes of a warp together.
+class RowWeights {
+ public:
+  __device__ RowWeights(const DecodeParams &p, const CombineJob &job, int row)
+      : job_(job), lse_(p.partial_lse + row), rows_(p.rows) {
+    const int lane = threadIdx.x % 32;
+    float top = -INFINITY, total = 0.0f;
+    for (int s = lane; s < job.splits; s += 32) top = fmaxf(top, lse(s));
+    for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
+    base_ = top == -INFINITY ? 0.0f : top;
+    for (int s = lane; s < job.splits; s += 32) total += exp2f(lse(s) - base_);
+    for (int step = 16; step > 0; step /= 2) total += __shfl_xor_sync(~0u, total, step);
+    lse2_ = total > 0.0f ? base_ + log2f(total) : -INFINITY;
+    inverse_ = total > 0.0f ? 1.0f / total : 0.0f;
+  }
+  __device__ float operator()(int split) const { return exp2f(lse(split) - base_) * inverse_; }
+  __device__ float lse2() const { return lse2_; }  // of the whole row
+
+ private:
+  __device__ float lse(int split) const { return lse_[static_cast<int64_t>(job_.slot(split)) * rows_]; }
+
+  const CombineJob &job_;
+  const float *lse_;
+  int rows_;
+  float base_, lse2_, inverse_;
+};
+
+// An item is kWidth slices of a query row, the work of kWarps warps, which share out its splits. Grid: (items, in blocks of
+// kCombineWarps / kWarps; jobs, or fewer: the blocks go round). `jobs` may be more than there are.
+template <int kWarps, int kWidth>
+__global__ void __launch_bounds__(kCombineWarps * 32, kCombineBlocksPerMultiprocessor)
+    combine_kernel(const __grid_constant__ DecodeParams p, int jobs) {
+  static_assert(kWarps == 1 || (kWarps == kCombineWarps && kWidth == 1), "the warps of a block add one slice of sums");
+  __shared__ float4 sums[kWarps == 1 ? 1 : kCombineWarps][32];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int item = blockIdx.x * (kCombineWarps / kWarps) + warp / kWarps;
-  const int row = item / kSlices, column = item % kSlices * kSliceColumns + lane * 4;
+  const int row = item / (kSlices / kWidth), slice = item % (kSlices / kWidth) * kWidth;
+  const int column = slice * kScaleColumns + lane * 4;
   // The plan is older than the kernel before this one, which has waited for it before it let this one start.
-  const CombineJob job = combine_job(p, blockIdx.y);
-  const int seq = job.seq, splits = job.splits;
+  CombineJob job = combine_job(p, blockIdx.y);
   sm90::wait_for_previous_kernel();
   sm90::launch_dependents();
-  if (splits < 2 || row >= p.rows) return;
-  auto place = [&](int split) { return static_cast<int64_t>(job.slot(split)) * p.rows + row; };
+  if (row >= p.rows) return;
 
-  auto values_of = [&](int split) {
-    return *reinterpret_cast<const float4 *>(p.partial_out + place(split) * kValueDim + column);
-  };
-  constexpr int kAhead = 4;  // values that are under way while the weights are computed
-  float4 ahead[kAhead];
+  for (int index = blockIdx.y; index < jobs; index += gridDim.y) {
+    if (index != static_cast<int>(blockIdx.y)) job = combine_job(p, index);
+    if (job.splits < 2) continue;
+    struct Values {
+      uint2 slices[kWidth];  // four F16 each
+      float scales[kWidth];
+    };
+    auto values_of = [&](int split) {
+      const int64_t place = static_cast<int64_t>(job.slot(split)) * p.rows + row;
+      Values v;
 #pragma unroll
-  for (int i = 0; i < kAhead; ++i) {
-    int s = warp % kWarps + i * kWarps;
-    ahead[i] = s < splits ? values_of(s) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-  }
+      for (int i = 0; i < kWidth; ++i) {
+        v.slices[i] = *reinterpret_cast<const uint2 *>(p.partial_out + place * kValueDim + column + i * kScaleColumns);
+        v.scales[i] = p.partial_scale[place * kScales + slice + i];
+      }
+      return v;
+    };
+    constexpr int kAhead = kWidth == 4 ? 2 : 4;  // values that are under way while the weights are computed
+    Values ahead[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int s = warp % kWarps + i * kWarps;
+      ahead[i] = s < job.splits ? values_of(s) : Values{};
+    }
+    const RowWeights weights(p, job, row);
+    float4 sum[kWidth] = {};
+    auto add = [&](int split, const Values &v) {
+      const float weight = weights(split);
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) sum[i] = weighted_sum(sum[i], weight * v.scales[i], v.slices[i]);
+    };
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int s = warp % kWarps + i * kWarps;
+      if (s < job.splits) add(s, ahead[i]);
+    }
+#pragma unroll(8 / kWidth)
+    for (int s = warp % kWarps + kAhead * kWarps; s < job.splits; s += kWarps) add(s, values_of(s));
 
-  float top = -INFINITY;
-  for (int s = lane; s < splits; s += 32) top = fmaxf(top, p.partial_lse[place(s)]);
-  for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
-  const float base = top == -INFINITY ? 0.0f : top;
-  float total = 0.0f;
-  for (int s = lane; s < splits; s += 32) total += exp2f(p.partial_lse[place(s)] - base);
-  for (int step = 16; step > 0; step /= 2) total += __shfl_xor_sync(~0u, total, step);
-  const float lse2 = total > 0.0f ? base + log2f(total) : -INFINITY;
-  const float inverse = total > 0.0f ? 1.0f / total : 0.0f;
-  auto weight_of = [&](int split) { return exp2f(p.partial_lse[place(split)] - base) * inverse; };
-
-  float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    if constexpr (kWarps > 1) {
+      sums[warp][lane] = sum[0];
+      __syncthreads();
+      for (int w = 1; w < kWarps && warp == 0; ++w) {
+        const float4 other = sums[w][lane];
+        sum[0] = make_float4(sum[0].x + other.x, sum[0].y + other.y, sum[0].z + other.z, sum[0].w + other.w);
+      }
+      __syncthreads();  // the sums have been read
+      if (warp > 0) continue;
+    }
+    __nv_bfloat16 *out = p.out + (static_cast<int64_t>(job.seq) * p.rows + row) * kValueDim + column;
 #pragma unroll
-  for (int i = 0; i < kAhead; ++i) {
-    int s = warp % kWarps + i * kWarps;
-    if (s < splits) sum = weighted_sum(sum, weight_of(s), ahead[i]);
+    for (int i = 0; i < kWidth; ++i) {
+      *reinterpret_cast<uint2 *>(out + i * kScaleColumns) =
+          make_uint2(sm90::pack_bf16(sum[i].x, sum[i].y), sm90::pack_bf16(sum[i].z, sum[i].w));
+    }
+    if (slice == 0 && lane == 0) p.lse[lse_place(p, job.seq, row)] = natural_lse(weights.lse2());
   }
-#pragma unroll 8
-  for (int s = warp % kWarps + kAhead * kWarps; s < splits; s += kWarps) {
-    sum = weighted_sum(sum, weight_of(s), values_of(s));
-  }
-  if (kWarps > 1) {
-    sums[warp][lane] = sum;
-    __syncthreads();
-    if (warp % kWarps > 0) return;
-#pragma unroll
-    for (int w = 1; w < kWarps; ++w) sum = weighted_sum(sum, 1.0f, sums[warp + w][lane]);
-  }
-  uint2 packed = make_uint2(sm90::pack_bf16(sum.x, sum.y), sm90::pack_bf16(sum.z, sum.w));
-  *reinterpret_cast<uint2 *>(p.out + (static_cast<int64_t>(seq) * p.rows + row) * kValueDim + column) = packed;
-  if (item % kSlices == 0 && lane == 0) p.lse[lse_place(p, seq, row)] = natural_lse(lse2);
 }
 
 }  // namespace mla::cuda

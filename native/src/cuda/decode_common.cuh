@@ -3,6 +3,7 @@
 
 #include <cuda.h>
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include "decode_plan.cuh"
 #include "sm90/barrier.cuh"
@@ -16,8 +17,11 @@ struct DecodeParams {
   const PlanPart *parts;
   __nv_bfloat16 *out;  // [batch, rows, 512]
   float *lse;          // [batch, heads, s_q]
-  float *partial_out;  // [slots, rows, 512], each normalised by its own sum
-  float *partial_lse;  // [slots, rows], base 2; -inf where no key was seen
+  // Partial results, each normalised by its own sum: F16 times a power of two for each 128 columns of a row, by which the
+  // largest of them gets close to F16's largest; so they are eight times finer than the BF16 output.
+  __half *partial_out;   // [slots, rows, 512]
+  float *partial_scale;  // [slots, rows, 4]
+  float *partial_lse;    // [slots, rows], base 2; -inf where no key was seen
   SplitRule rule;
   int most_splits;  // slots of a sequence, with a split rule
   int s_q, heads, rows;
@@ -81,11 +85,13 @@ struct RingPosition {
 // Consecutive steps of one sequence that give one result, partial or whole.
 struct Share {
   int seq, length, first_step, end_step;
+  bool continues;  // the share before is of the same sequence: its queries are still there
   __device__ bool empty() const { return first_step >= end_step; }
+  __device__ bool takes_queries() const { return !empty() && !continues; }
   __device__ bool whole() const { return first_step == 0 && end_step * kStepTokens >= length; }
   // Where its partial result goes.
   __device__ int slot(const DecodeParams &p) const {
-    if (p.rule.fixed()) return seq * p.most_splits + first_step / p.rule.split_steps(steps_of(length));
+    if (p.rule.fixed()) return seq * p.most_splits + quotient(first_step, p.rule.split_steps(steps_of(length)));
     return first_step > 0 ? continued_slot(blockIdx.y) : starting_slot(blockIdx.y);
   }
 };
@@ -99,6 +105,16 @@ __device__ __forceinline__ float natural_lse(float lse2) {
   return lse2 == -INFINITY ? INFINITY : lse2 * 0.69314718055994531f;
 }
 
+// The power of two that brings `top`, the largest magnitude of some values, to [2^14, 2^15), and its inverse.
+struct HalfScale {
+  float up, down;
+  __device__ explicit HalfScale(float top) {
+    const uint32_t exponent = max(__float_as_uint(top) >> 23, 15u);
+    up = __uint_as_float((268 - exponent) << 23);
+    down = __uint_as_float((exponent - 14) << 23);
+  }
+};
+
 // Walks the shares of a part; every role walks by itself.
 class ShareWalk {
  public:
@@ -107,7 +123,7 @@ class ShareWalk {
   __device__ bool done() const { return seq_ > part_.last_seq; }
   __device__ Share take() {
     const int end = seq_ == part_.last_seq ? part_.end_step : steps_of(length_);
-    Share share = {seq_, length_, step_, end};
+    Share share = {seq_, length_, step_, end, step_ > (seq_ == part_.first_seq ? part_.first_step : 0)};
     if (p_.rule.fixed()) share.end_step = min(end, step_ + p_.rule.split_steps(steps_of(length_)));
     step_ = share.end_step;
     if (step_ < end) return share;

@@ -9,68 +9,33 @@
 // leaves out, a power of two and the scales, goes into Q, S and P. Nothing dequantised is ever stored.
 #pragma once
 
-#include "decode_common.cuh"
-#include "decode_fp8.h"
-#include "sm90/mma.cuh"
+#include "decode_fp8_common.cuh"
 #include "sm90/tma.cuh"
 #include "sm90/wgmma.cuh"
 
 namespace mla::cuda {
 
-constexpr int kFp8SlotTokens = 2 * kStepTokens;
-constexpr int kFp8StepBytes = kStepTokens * kFp8TokenBytes;
-constexpr int kFp8ScalesAt = kValueDim;  // bytes into a token
-constexpr int kFp8RopeAt = kValueDim + 4 * 4;
-constexpr int kFp8Groups = 4;                // of 128 values with one scale
-constexpr int kFp8Slices = 128 / 16;         // of a group: 16 dimensions are one product's
-constexpr int kFp8KeyTiles = kFp8SlotTokens / 8;  // eight keys are one product's
-constexpr int kFp8ScoreWarps = 8, kFp8ValueWarps = kFp8Groups;
-constexpr int kFp8Threads = 512;  // of the last warpgroup only one warp, for the copies
-static_assert(kFp8ScoreWarps == 2 * kFp8Groups && kFp8ScoreWarps == kFp8KeyTiles, "a group and half of the keys a warp");
-static_assert(kFp8StepBytes % 16 == 0 && kFp8RopeAt + 2 * (kHeadDim - kValueDim) == kFp8TokenBytes, "layout of a token");
-
-// Q and S carry what the latent's BF16 operands lack.
-constexpr float kQueryShift = 0x1p100f, kScoreShift = 0x1p20f;
-static_assert(kQueryShift * kScoreShift * sm90::kE4m3InBf16 == 1.0f);
-// P times scale is at most 2^8 (see kSlack) in units of the running maximum, and F16 has room for 2^15.
-constexpr float kWeightShift = 0x1p7f;
-constexpr float kOutputShift = 1.0f / (kWeightShift * sm90::kE4m3InF16);
-constexpr float kSlack = 8.0f;  // the running maximum moves only when it has grown by 2^8
-constexpr float kLeastScale = 0x1p-60f;
-
-// kTiles: 16-row tiles of the block.
-template <int kTiles>
-struct Fp8Smem {
-  static constexpr int kRows = kTiles * 16;
-  static constexpr int kRing = kTiles == 1 ? 4 : 3;
-  uint8_t ring[kRing][kFp8SlotTokens * kFp8TokenBytes];
-  float4 parts[kFp8Groups][kFp8KeyTiles][kTiles][32];           // S of each group, as the lanes of a warp hold it
-  uint2 weights[kSlots][kFp8Groups][kFp8KeyTiles][kTiles][32];  // P times the scales of a group, the same way
-  float rescale[kSlots][kRows];
-  int must_rescale[kSlots];
-  float top[kFp8ScoreWarps][kRows];  // largest of the warps' keys
-  float sums[kFp8ScoreWarps][kRows];
-  float inverse_sum[kRows];
-  PlanPart part;
-  uint64_t full[kRing], empty[kRing];
-  uint64_t p_full[kSlots], p_empty[kSlots];
-  uint64_t sum_full, sum_empty;
-};
-static_assert(sizeof(Fp8Smem<2>) <= 227 * 1024 && sizeof(Fp8Smem<1>) <= 227 * 1024, "shared memory of a block");
-
-struct Fp8Params {
-  DecodeParams decode;
-  const uint8_t *cache;
-  const __nv_bfloat16 *q;
-  int64_t q_batch_stride, q_row_stride;  // in elements
-};
-
 // ---- copy -------------------------------------------------------------------------------------------------------------
+
+// Brings the first keys of the part into L2 while the kernel before this one may still run. Harmless even if that one
+// writes them: L2 is where its writes arrive.
+__device__ __forceinline__ void fp8_prefetch_keys(const PlanPart &part, const Fp8Params &p) {
+  ShareWalk walk(part, p.decode);
+  if (walk.done()) return;
+  const Share share = walk.take();
+  const int step = share.first_step + threadIdx.x % 32;
+  if (step >= min(share.end_step, share.first_step + 2)) return;
+  const int64_t block = __ldg(p.decode.block_table + share.seq * p.decode.table_stride + step / kStepsPerBlock);
+  sm90::bulk_prefetch(p.cache + (block * kBlockTokens + step % kStepsPerBlock * kStepTokens) * kFp8TokenBytes, kFp8StepBytes);
+}
 
 template <int kTiles>
 __device__ __forceinline__ void fp8_copy_role(Fp8Smem<kTiles> &smem, const Fp8Params &p) {
   const int lane = threadIdx.x % 32;
   const uint64_t policy = sm90::evict_first_policy();
+  fp8_prefetch_keys(smem.part, p);
+  sm90::wait_for_previous_kernel();
+  sm90::launch_dependents();
   RingPosition<Fp8Smem<kTiles>::kRing> ring;
   for (ShareWalk walk(smem.part, p.decode); !walk.done();) {
     const Share share = walk.take();
@@ -152,10 +117,15 @@ __device__ __forceinline__ void fp8_load_queries(Fp8Queries<kTiles> &q, const Fp
   }
 }
 
-// One group's part of S for four tiles of keys, from `keys` on, to `parts`.
+// What a thread holds of S, and then of P: of each tile rows g and g + 8, two keys each.
+template <int kTiles>
+using Fp8Scores = float[kTiles][4];
+
+// One group's part of S for four tiles of keys, from `keys` on: of the tile with the group's number, which is this warp's to
+// weigh, to `own`, of the others to `parts`.
 template <int kTiles>
 __device__ __forceinline__ void fp8_score_parts(const uint8_t *keys, const Fp8Queries<kTiles> &q, int group,
-                                                float4 (*parts)[kTiles][32]) {
+                                                float4 (*parts)[kFp8Groups - 1][kTiles][32], Fp8Scores<kTiles> &own) {
   constexpr int kAtOnce = 4 / kTiles;  // tiles of keys: there shall be four independent chains of products
   const int lane = threadIdx.x % 32;
 #pragma unroll
@@ -194,15 +164,17 @@ __device__ __forceinline__ void fp8_score_parts(const uint8_t *keys, const Fp8Qu
 #pragma unroll
         for (int k = 0; k < 4; ++k) v[k] *= scale[k % 2];
         sm90::mma_bf16(v, q[kFp8Slices][tile], rope.x, rope.y);
-        parts[first + i][tile][lane] = make_float4(v[0], v[1], v[2], v[3]);
+        const int key_tile = first + i;
+        if (key_tile == group) {
+#pragma unroll
+          for (int k = 0; k < 4; ++k) own[tile][k] = v[k];
+        } else {
+          parts[key_tile][group - (group > key_tile)][tile][lane] = make_float4(v[0], v[1], v[2], v[3]);
+        }
       }
     }
   }
 }
-
-// What a thread holds of S, and then of P: of each tile rows g and g + 8, two keys each.
-template <int kTiles>
-using Fp8Scores = float[kTiles][4];
 
 // The softmax of a score warp's eight keys of a slot. The weights that enter F16 operands are P times a scale, so the running
 // maximum is that of the two together: of log2(P) + log2(the key's largest scale).
@@ -286,20 +258,20 @@ struct Fp8Softmax {
   }
 };
 
-// S times scale_log2 of a score warp's eight keys: the groups' parts together.
+// S times scale_log2 of a score warp's eight keys: its own part, in s, and those of the other groups.
 template <int kTiles>
-__device__ __forceinline__ void fp8_add_parts(const Fp8Smem<kTiles> &smem, int warp, float scale_log2,
+__device__ __forceinline__ void fp8_add_parts(const float4 (&parts)[kFp8Groups - 1][kTiles][32], float scale_log2,
                                               Fp8Scores<kTiles> &s) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int tile = 0; tile < kTiles; ++tile) {
-    float4 v[kFp8Groups];
+    float4 v[kFp8Groups - 1];
 #pragma unroll
-    for (int g = 0; g < kFp8Groups; ++g) v[g] = smem.parts[g][warp][tile][lane];
-    s[tile][0] = (v[0].x + v[1].x + v[2].x + v[3].x) * scale_log2;
-    s[tile][1] = (v[0].y + v[1].y + v[2].y + v[3].y) * scale_log2;
-    s[tile][2] = (v[0].z + v[1].z + v[2].z + v[3].z) * scale_log2;
-    s[tile][3] = (v[0].w + v[1].w + v[2].w + v[3].w) * scale_log2;
+    for (int g = 0; g < kFp8Groups - 1; ++g) v[g] = parts[g][tile][lane];
+    s[tile][0] = (s[tile][0] + v[0].x + v[1].x + v[2].x) * scale_log2;
+    s[tile][1] = (s[tile][1] + v[0].y + v[1].y + v[2].y) * scale_log2;
+    s[tile][2] = (s[tile][2] + v[0].z + v[1].z + v[2].z) * scale_log2;
+    s[tile][3] = (s[tile][3] + v[0].w + v[1].w + v[2].w) * scale_log2;
   }
 }
 
@@ -375,22 +347,22 @@ __device__ __forceinline__ void fp8_score_role(Fp8Smem<kTiles> &smem, const Fp8P
     const Share share = walk.take();
     const int end_key = min(share.end_step * kStepTokens, share.length);
     softmax.start();
-    if (!share.empty()) fp8_load_queries<kTiles>(q, params, share.seq, first_row, group);
+    if (share.takes_queries()) fp8_load_queries<kTiles>(q, params, share.seq, first_row, group);
 
     for (int step = share.first_step; step < share.end_step; step += 2) {
       const int first_key = step * kStepTokens;
       const uint8_t *slot = smem.ring[ring.place];
       sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
+      Fp8Scores<kTiles> s;
       fp8_score_parts<kTiles>(slot + half * kStepTokens * kFp8TokenBytes, q, group,
-                              smem.parts[group] + half * (kFp8KeyTiles / 2));
+                              smem.parts + half * (kFp8KeyTiles / 2), s);
       softmax.load_scales(slot + my_key * kFp8TokenBytes, end_key - first_key - my_key);
       __syncwarp();
       if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.empty[ring.place]));
       ring.next();
       sm90::named_sync<kFp8Groups * 32>(kFp8HalfSync + half);
 
-      Fp8Scores<kTiles> s;
-      fp8_add_parts(smem, warp, p.scale_log2, s);
+      fp8_add_parts<kTiles>(smem.parts[warp], p.scale_log2, s);
       if (first_key + kFp8SlotTokens > min(end_key, share.length - (p.s_q - 1))) {
         fp8_mask<kTiles>(s, p, first_row, end_key - first_key - my_key, share.length - first_key - my_key);
       }
@@ -469,11 +441,11 @@ __device__ __forceinline__ void fp8_store_output(const Fp8Smem<kTiles> &smem, co
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = tile * 16 + lane / 4 + 8 * r, query_row = first_row + row;
-      if (query_row >= p.rows) continue;
       const float factor = smem.inverse_sum[row] * kOutputShift;
       auto value = [&](int i) { return o[tile][i % 16][r * 2 + i / 16] * factor; };
       const int64_t column = group * 128 + lane % 4 * 32;
       if (share.whole()) {
+        if (query_row >= p.rows) continue;
         __nv_bfloat16 *out = p.out + (static_cast<int64_t>(share.seq) * p.rows + query_row) * kValueDim + column;
 #pragma unroll
         for (int i = 0; i < 32; i += 8) {
@@ -482,10 +454,20 @@ __device__ __forceinline__ void fp8_store_output(const Fp8Smem<kTiles> &smem, co
                          sm90::pack_bf16(value(i + 4), value(i + 5)), sm90::pack_bf16(value(i + 6), value(i + 7)));
         }
       } else {
-        float *out = p.partial_out + (static_cast<int64_t>(share.slot(p)) * p.rows + query_row) * kValueDim + column;
+        float top = 0.0f;
 #pragma unroll
-        for (int i = 0; i < 32; i += 4) {
-          *reinterpret_cast<float4 *>(out + i) = make_float4(value(i), value(i + 1), value(i + 2), value(i + 3));
+        for (int i = 0; i < 32; ++i) top = fmaxf(top, fabsf(value(i)));
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+        if (query_row >= p.rows) continue;
+        const HalfScale scale(top);
+        const int64_t place = static_cast<int64_t>(share.slot(p)) * p.rows + query_row;
+        if (lane % 4 == 0) p.partial_scale[place * kScales + group] = scale.down;
+        __half *out = p.partial_out + place * kValueDim + column;
+        auto pair = [&](int i) { return sm90::pack_f16(value(i) * scale.up, value(i + 1) * scale.up); };
+#pragma unroll
+        for (int i = 0; i < 32; i += 8) {
+          *reinterpret_cast<uint4 *>(out + i) = make_uint4(pair(i), pair(i + 2), pair(i + 4), pair(i + 6));
         }
       }
     }
@@ -566,9 +548,6 @@ __global__ void __launch_bounds__(kFp8Threads, 1) decode_fp8_kernel(const __grid
     barrier_init(smem_address(&smem.sum_empty), kFp8ValueWarps);
     sm90::barrier_init_fence();
   }
-  __syncthreads();
-  sm90::wait_for_previous_kernel();
-  sm90::launch_dependents();
   if (threadIdx.x < sizeof(PlanPart) / sizeof(int4)) {
     reinterpret_cast<int4 *>(&smem.part)[threadIdx.x] =
         reinterpret_cast<const int4 *>(p.decode.parts + blockIdx.y)[threadIdx.x];
@@ -576,9 +555,11 @@ __global__ void __launch_bounds__(kFp8Threads, 1) decode_fp8_kernel(const __grid
   __syncthreads();
   if (warp < kFp8ScoreWarps) {
     sm90::take_registers<152>();
+    sm90::wait_for_previous_kernel();
     fp8_score_role(smem, p, first_row);
   } else if (warp < kFp8ScoreWarps + kFp8ValueWarps) {
     sm90::take_registers<168>();
+    sm90::wait_for_previous_kernel();
     fp8_value_role(smem, p.decode, first_row, warp - kFp8ScoreWarps);
   } else {
     sm90::give_registers<32>();

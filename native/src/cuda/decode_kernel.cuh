@@ -56,7 +56,7 @@ __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &ma
   for (ShareWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
-    if (lane == 0) {
+    if (lane == 0 && share.takes_queries()) {
       for (int half = 0; half < kTileRows / kStepTokens; ++half) {
         fill([&](uint32_t target, uint32_t barrier, int x) {
           sm90::tma_load(target, &maps.queries, barrier, x, tile * kTileRows + half * kStepTokens, share.seq, policy);
@@ -142,8 +142,8 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
   for (ShareWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     RowState rows = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
+    if (share.takes_queries()) load_queries<kCluster>(smem, q, ring);
     if (!share.empty()) {
-      load_queries<kCluster>(smem, q, ring);
       weigh_steps(smem, q, rows, p.scale_log2, share.end_step - share.first_step, ring, slots, [&](float(&s)[16], int step) {
         mask_scores(s, (share.first_step + step) * kStepTokens, share.length, p, tile);
       });
@@ -169,7 +169,7 @@ __device__ __forceinline__ void clear_unused_keys(uint8_t *columns, int used, ui
 }
 
 // The four lanes of a quad hold, of each of four 8-column groups, one pair of columns each; afterwards each lane holds
-// the four pairs of one group: 16 bytes of BF16.
+// the four pairs of one group: 16 bytes of 16-bit values.
 __device__ __forceinline__ void transpose_quad(uint32_t (&v)[4]) {
   const int lane = threadIdx.x % 4;
 #pragma unroll
@@ -186,36 +186,57 @@ __device__ __forceinline__ void transpose_quad(uint32_t (&v)[4]) {
   }
 }
 
+// The largest magnitudes of this thread's rows in 128 columns of O.
+__device__ __forceinline__ float2 row_maxima(const float (&o)[64]) {
+  float top[8] = {};  // eight chains
+#pragma unroll
+  for (int i = 0; i < 64; ++i) top[i % 8] = fmaxf(top[i % 8], fabsf(o[i]));
+  float2 rows = {fmaxf(fmaxf(top[0], top[1]), fmaxf(top[4], top[5])), fmaxf(fmaxf(top[2], top[3]), fmaxf(top[6], top[7]))};
+#pragma unroll
+  for (int step = 1; step <= 2; step *= 2) {
+    rows.x = fmaxf(rows.x, __shfl_xor_sync(~0u, rows.x, step));
+    rows.y = fmaxf(rows.y, __shfl_xor_sync(~0u, rows.y, step));
+  }
+  return rows;
+}
+
+// Stores 128 columns of O of a finished share.
 __device__ __forceinline__ void store_output(const DecodeSmem &smem, float (&o)[64], const DecodeParams &p,
                                              const Share &share, int tile, int column) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane / 4, query_row = tile * kTileRows + row;
+  float factors[2] = {smem.inverse_sum[row], smem.inverse_sum[row + 8]};
+  auto store = [&](auto *out, int64_t first_row, auto pack) {  // values of 16 bits, [rows, 512]
+    auto *target = out + (first_row + query_row) * kValueDim + column + lane % 4 * 8;
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    int row = warp * 16 + lane / 4 + 8 * r, query_row = tile * kTileRows + row;
-    float inverse = smem.inverse_sum[row];
-    bool valid = query_row < p.rows;
-    if (share.whole()) {
-      int64_t start = (static_cast<int64_t>(share.seq) * p.rows + query_row) * kValueDim + column + lane % 4 * 8;
+    for (int r = 0; r < 2; ++r) {
 #pragma unroll
       for (int group = 0; group < 4; ++group) {
         uint32_t v[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          int at = (group * 4 + i) * 4 + r * 2;
-          v[i] = sm90::pack_bf16(o[at] * inverse, o[at + 1] * inverse);
+          const int at = (group * 4 + i) * 4 + r * 2;
+          v[i] = pack(o[at] * factors[r], o[at + 1] * factors[r]);
         }
         transpose_quad(v);
-        if (valid) *reinterpret_cast<uint4 *>(p.out + start + group * 32) = make_uint4(v[0], v[1], v[2], v[3]);
-      }
-    } else if (valid) {
-      int64_t start = (static_cast<int64_t>(share.slot(p)) * p.rows + query_row) * kValueDim + column + lane % 4 * 2;
-#pragma unroll
-      for (int i = 0; i < 16; ++i) {
-        *reinterpret_cast<float2 *>(p.partial_out + start + i * 8) =
-            make_float2(o[i * 4 + r * 2] * inverse, o[i * 4 + r * 2 + 1] * inverse);
+        if (query_row + 8 * r >= p.rows) continue;
+        *reinterpret_cast<uint4 *>(target + 8 * r * kValueDim + group * 32) = make_uint4(v[0], v[1], v[2], v[3]);
       }
     }
+  };
+  if (share.whole()) {
+    store(p.out, static_cast<int64_t>(share.seq) * p.rows, [](float low, float high) { return sm90::pack_bf16(low, high); });
+    return;
   }
+  const int64_t first_row = static_cast<int64_t>(share.slot(p)) * p.rows;
+  const float2 top = row_maxima(o);
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const HalfScale scale((r == 0 ? top.x : top.y) * factors[r]);
+    factors[r] *= scale.up;  // at most 2^126: the sums are at least 1
+    if (lane % 4 > 0 || query_row + 8 * r >= p.rows) continue;
+    p.partial_scale[(first_row + query_row + 8 * r) * kScales + column / kScaleColumns] = scale.down;
+  }
+  store(p.partial_out, first_row, [](float low, float high) { return sm90::pack_f16(low, high); });
 }
 
 template <int kCluster>
@@ -232,7 +253,7 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
     const Share share = walk.take();
 #pragma unroll
     for (int i = 0; i < 64; ++i) left[i] = right[i] = 0.0f;
-    if (!share.empty()) {  // the queries
+    if (share.takes_queries()) {
       ring.next();
       ring.next();
     }

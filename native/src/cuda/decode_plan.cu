@@ -1,6 +1,7 @@
 // Shares the steps of all sequences out among parts of equal cost. The costs of the sequences are laid end to end on one
-// axis. The plan by load cuts that axis every `budget`; a sequence costs its steps and a fixed overhead for its queries
-// and outputs. The plan by length (deterministic) cuts it only between splits, each of which has the overhead.
+// axis: an overhead for the queries of each, then its steps, with an overhead for the outputs of each split. The parts are
+// consecutive pieces of that axis. The plan by load cuts it at equal distances, but not close to a sequence's ends; the plan
+// by length (deterministic) only between splits, by the smallest budget with which the parts get to its end.
 
 #include <cuda_runtime.h>
 
@@ -16,7 +17,7 @@ struct PlanParams {
   const int32_t *seq_lens;
   PlanPart *parts;
   int32_t *splits;
-  int batch, part_count, overhead, least;
+  int batch, part_count, overhead, split_overhead, least, least_piece;
   SplitRule rule;
 };
 
@@ -44,9 +45,14 @@ __device__ void prefix_sum(int *values, int count, int *totals) {
   }
 }
 
-// The first i of [0, count) with ends[i] > position, or count.
-__device__ int first_beyond(const int *ends, int count, int position) {
-  int low = 0, high = count;
+// The first i of [first, count) with ends[i] > position, or count; quick where that is close to `first`.
+__device__ int first_beyond(const int *ends, int first, int count, int position) {
+  int low = first, stride = 1;
+  while (low + stride <= count && ends[low + stride - 1] <= position) {
+    low += stride;
+    stride *= 2;
+  }
+  int high = min(low + stride - 1, count);
   while (low < high) {
     int middle = (low + high) / 2;
     if (ends[middle] > position) high = middle;
@@ -55,130 +61,135 @@ __device__ int first_beyond(const int *ends, int count, int position) {
   return low;
 }
 
-__global__ void __launch_bounds__(kPlanThreads) plan_by_load_kernel(PlanParams p) {
-  extern __shared__ int ends[];  // end of each sequence on the cost axis
-  __shared__ int totals[kPlanThreads / 32];
-  int *jobs = ends + p.batch;  // prefix sum of the parts in which a cut sequence starts
-  for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) ends[b] = steps_of(p.seq_lens[b]) + p.overhead;
-  __syncthreads();
-  prefix_sum(ends, p.batch, totals);
-  const int budget = max((ends[p.batch - 1] + p.part_count - 1) / p.part_count, p.least);
-
-  // A sequence's steps are the last of its interval; an empty sequence stands at its interval's last place.
-  auto first_place = [&](int b) { return ends[b] - max(steps_of(p.seq_lens[b]), 1); };
-  auto last_part = [&](int b) { return (ends[b] - 1) / budget; };
-
-  // At most one cut sequence starts in a part: its last.
-  auto cut_here = [&](const PlanPart &row, int part) {
-    return row.first_seq <= row.last_seq && first_place(row.last_seq) >= part * budget && last_part(row.last_seq) > part;
-  };
-  for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
-    int begin = part * budget, end = begin + budget;
-    PlanPart row = {};
-    row.first_seq = first_beyond(ends, p.batch, begin);
-    row.last_seq = min(first_beyond(ends, p.batch, end), p.batch - 1);
-    if (first_place(row.last_seq) >= end) --row.last_seq;
-    row.combine_seq = -1;
-    if (row.first_seq <= row.last_seq) {
-      row.first_len = p.seq_lens[row.first_seq];
-      row.first_step = max(0, begin - first_place(row.first_seq));
-      row.end_step = min(steps_of(p.seq_lens[row.last_seq]), end - first_place(row.last_seq));
-    }
-    p.parts[part] = row;
-    jobs[part] = cut_here(row, part);
-  }
-  __syncthreads();
-  prefix_sum(jobs, p.part_count, totals);
-  for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
-    const PlanPart &row = p.parts[part];
-    if (!cut_here(row, part)) continue;
-    PlanPart &job = p.parts[jobs[part] - 1];
-    job.combine_seq = row.last_seq;
-    job.combine_splits = last_part(row.last_seq) - part + 1;
-    job.combine_part = part;
-  }
-
-  for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) {
-    p.splits[b + 1] = last_part(b) - first_place(b) / budget + 1;
-  }
-  if (threadIdx.x == 0) p.splits[0] = 0;
-  __syncthreads();
-  prefix_sum(p.splits + 1, p.batch, totals);
-  __threadfence();  // mla_decode reads the plan before it waits for the kernel before it
-}
-
-// A cut between two splits: where it lies on the cost axis, and what it is there.
+// A place on the cost axis where it may be cut: before step `step` of sequence `seq`.
 struct Cut {
   int position, seq, step;
 };
 
-// The cost axis of a plan by length: each split costs its steps and the overhead.
-struct SplitAxis {
-  const int *ends;  // of each sequence
+// The cost axis.
+struct Axis {
   PlanParams p;
+  const int *ends;        // of each sequence
+  const uint16_t *costs;  // of each one's splits; by length only
+  int before_steps;       // from a sequence's begin to its first step, or split
 
   __device__ int total() const { return ends[p.batch - 1]; }
-  // The last cut at or before `position`, which lies in sequence `seq` or a later one.
-  __device__ Cut cut_before(int position, int seq) const {
-    if (position >= total()) return {total(), p.batch, 0};
-    while (ends[seq] <= position) ++seq;
-    const int begin = seq == 0 ? 0 : ends[seq - 1], chunk = p.rule.split_steps(steps_of(p.seq_lens[seq]));
-    const int splits = (position - begin) / (chunk + p.overhead);
-    return {begin + splits * (chunk + p.overhead), seq, splits * chunk};
+  __device__ int begin(int seq) const { return seq == 0 ? 0 : ends[seq - 1]; }
+  __device__ int seq_at(int position, int first) const { return first_beyond(ends, first, p.batch, position); }
+  // The cut at `position`.
+  __device__ Cut cut_at(int position) const {
+    const int seq = seq_at(position, 0);
+    if (seq == p.batch || position == begin(seq)) return {position, seq, 0};
+    const int beyond = position - begin(seq) - before_steps;
+    if (!p.rule.fixed()) return {position, seq, beyond};
+    return {position, seq, quotient(beyond, costs[seq]) * (costs[seq] - p.split_overhead)};
+  }
+  // By load: where to cut close to `position`. What is cut off a sequence shall have p.least_piece steps, if a part has
+  // eight times as many.
+  __device__ int place_near(int position, int part_cost) const {
+    const int seq = seq_at(position, 0), least = min(p.least_piece, part_cost / 8);
+    if (seq == p.batch) return total();
+    if (position - begin(seq) - before_steps < max(least, 1)) return begin(seq);
+    return ends[seq] - position < least ? ends[seq] : position;
+  }
+  // By length: the end of the part that begins at `from` and costs at most `budget`. A part that goes on with a sequence has
+  // its queries to load, too. Of the cut's step only whether it is 0 counts.
+  __device__ Cut end_of_part(const Cut &from, int budget) const {
+    const int limit = from.position + budget - (from.step > 0 ? before_steps : 0);
+    if (limit >= total()) return {total(), p.batch, 0};
+    const int seq = seq_at(limit, from.seq), start = begin(seq);
+    const int splits = quotient(max(limit - start - before_steps, 0), costs[seq]);
+    return {splits == 0 ? start : start + before_steps + splits * costs[seq], seq, splits};
   }
 };
 
-// A split is never cut, so the parts are what costs least at its worst: the smallest budget with which taking splits in
-// order, for each part as many as fit, gets through all of them. Candidates are tried side by side, a thread each.
-__global__ void __launch_bounds__(kPlanThreads) plan_by_length_kernel(PlanParams p) {
-  constexpr int kCandidates = 128;
+constexpr int kCandidates = 32;
+
+// By length: cuts the axis. The parts' ends go to `cuts`, kCandidates rows of part_count; returns the row that holds. It is
+// that of the smallest budget of kCandidates from `lowest` to `highest`, which suffices, with which the parts get to the end
+// of the axis. The lanes of a warp try them side by side.
+__device__ int cut_by_length(const Axis &axis, int lowest, int highest, int *cuts) {
+  const int lane = threadIdx.x, count = axis.p.part_count;
+  const int apart = (highest - lowest + kCandidates - 2) / (kCandidates - 1);
+  const int budget = min(lowest + lane * apart, highest);
+  Cut cut = {0, 0, 0};
+  for (int part = 0; part < count; ++part) {
+    if (cut.seq < axis.p.batch) cut = axis.end_of_part(cut, budget);
+    cuts[lane * count + part] = cut.position;
+  }
+  return __ffs(__ballot_sync(~0u, cut.seq == axis.p.batch)) - 1;
+}
+
+__global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
   extern __shared__ int ends[];
   __shared__ int totals[kPlanThreads / 32];
-  __shared__ int largest, budget;
-  if (threadIdx.x == 0) largest = 0;
+  __shared__ int largest, row_of_cuts;
+  int *cuts = ends + p.batch;
+  int *jobs = cuts + kCandidates * p.part_count;  // prefix sum of the parts in which a cut sequence starts
+  uint16_t *costs = reinterpret_cast<uint16_t *>(jobs + p.part_count);
+  const bool fixed = p.rule.fixed();
+  if (threadIdx.x == 0) largest = row_of_cuts = 0;
   __syncthreads();
   for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) {
-    const int steps = steps_of(p.seq_lens[b]), splits = p.rule.splits(steps);
-    ends[b] = steps + splits * p.overhead;
+    const int steps = steps_of(p.seq_lens[b]), splits = fixed ? p.rule.splits(steps) : 1;
+    ends[b] = p.overhead + steps + splits * p.split_overhead;
+    if (!fixed) continue;
     p.splits[b + 1] = splits;
-    atomicMax(&largest, p.rule.split_steps(steps) + p.overhead);
+    costs[b] = p.rule.split_steps(steps) + p.split_overhead;
+    atomicMax(&largest, costs[b]);
   }
-  if (threadIdx.x == 0) p.splits[0] = 0;
   __syncthreads();
   prefix_sum(ends, p.batch, totals);
-  prefix_sum(p.splits + 1, p.batch, totals);
 
-  const SplitAxis axis = {ends, p};
-  const int even = (axis.total() + p.part_count - 1) / p.part_count;
-  const int lowest = max(even, largest), highest = even + largest;  // the latter always suffices
-  if (threadIdx.x == 0) budget = highest;
-  __syncthreads();
-  if (threadIdx.x < kCandidates) {
-    const int candidate = lowest + (highest - lowest) * static_cast<int>(threadIdx.x) / kCandidates;
-    Cut cut = {0, 0, 0};
-    for (int part = 0; part < p.part_count && cut.position < axis.total(); ++part) {
-      cut = axis.cut_before(cut.position + candidate, cut.seq);
+  const Axis axis = {p, ends, costs, fixed ? p.overhead : p.overhead + p.split_overhead};
+  const int even = (axis.total() + p.part_count - 1) / p.part_count, part_cost = max(even, p.least);
+  if (!fixed) {
+    for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
+      cuts[part] = axis.place_near((part + 1) * part_cost, part_cost);
     }
-    if (cut.position == axis.total()) atomicMin(&budget, candidate);
+  } else if (threadIdx.x < 32) {
+    const int unit = p.overhead + largest;  // a part takes at least this; less is left over at its end
+    const int row = cut_by_length(axis, max(even, unit), even + p.overhead + unit, cuts);
+    if (threadIdx.x == 0) row_of_cuts = row;
   }
   __syncthreads();
-  if (threadIdx.x > 0) return;
-  Cut from = {0, 0, 0};
-  for (int part = 0; part < p.part_count; ++part) {
-    const Cut to = axis.cut_before(from.position + budget, from.seq);
+  cuts += row_of_cuts * p.part_count;
+
+  auto cut_after = [&](int part) { return part < 0 ? Cut{0, 0, 0} : axis.cut_at(cuts[part]); };
+  // Parts that have the first and the last step of a sequence.
+  auto part_of = [&](int position) { return first_beyond(cuts, 0, p.part_count, position); };
+  auto first_part = [&](int b) { return part_of(min(axis.begin(b) + axis.before_steps, ends[b] - 1)); };
+  auto last_part = [&](int b) { return part_of(ends[b] - 1); };
+  // At most one cut sequence starts in a part: its last.
+  auto cut_here = [&](const Cut &to, int part) { return !fixed && to.step > 0 && first_part(to.seq) == part; };
+  for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
+    const Cut from = cut_after(part - 1), to = cut_after(part);
     PlanPart row = {};
     row.combine_seq = -1;
     row.first_seq = from.seq;
     row.first_step = from.step;
     row.last_seq = to.step > 0 ? to.seq : to.seq - 1;
-    row.end_step = to.step;
     if (row.first_seq <= row.last_seq) {
       row.first_len = p.seq_lens[row.first_seq];
-      if (to.step == 0) row.end_step = steps_of(p.seq_lens[row.last_seq]);
+      row.end_step = to.step > 0 ? to.step : steps_of(p.seq_lens[row.last_seq]);
     }
     p.parts[part] = row;
-    from = to;
+    jobs[part] = cut_here(to, part);
   }
+  __syncthreads();
+  prefix_sum(jobs, p.part_count, totals);
+  for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
+    const Cut to = cut_after(part);
+    if (!cut_here(to, part)) continue;
+    PlanPart &job = p.parts[jobs[part] - 1];
+    job.combine_seq = to.seq;
+    job.combine_splits = last_part(to.seq) - part + 1;
+    job.combine_part = part;
+  }
+  for (int b = threadIdx.x; b < p.batch && !fixed; b += kPlanThreads) p.splits[b + 1] = last_part(b) - first_part(b) + 1;
+  if (threadIdx.x == 0) p.splits[0] = 0;
+  __syncthreads();
+  prefix_sum(p.splits + 1, p.batch, totals);
   __threadfence();  // mla_decode reads the plan before it waits for the kernel before it
 }
 
@@ -186,14 +197,15 @@ __global__ void __launch_bounds__(kPlanThreads) plan_by_length_kernel(PlanParams
 
 cudaError_t launch_plan(const DecodeShape &shape, const int32_t *seq_lens, int32_t *tiles, int32_t *splits,
                         cudaStream_t stream) {
-  const size_t smem = sizeof(int) * (shape.batch + shape.parts);
-  auto kernel = shape.rule.fixed() ? plan_by_length_kernel : plan_by_load_kernel;
-  cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                            (kMaxPlanBatch + shape.parts) * sizeof(int));
+  auto smem = [&](int batch) {
+    return batch * (sizeof(int) + sizeof(uint16_t)) + (kCandidates + 1) * shape.parts * sizeof(int);
+  };
+  cudaError_t status =
+      cudaFuncSetAttribute(plan_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(smem(kMaxPlanBatch)));
   if (status != cudaSuccess) return status;
   PlanParams params = {seq_lens, reinterpret_cast<PlanPart *>(tiles), splits, shape.batch, shape.parts,
-                       shape.sequence_overhead, shape.least_steps, shape.rule};
-  kernel<<<1, kPlanThreads, smem, stream>>>(params);
+                       shape.sequence_overhead, shape.split_overhead, shape.least_steps, shape.least_piece, shape.rule};
+  plan_kernel<<<1, kPlanThreads, smem(shape.batch), stream>>>(params);
   return cudaGetLastError();
 }
 

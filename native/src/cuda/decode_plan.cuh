@@ -12,9 +12,22 @@ constexpr int kStepTokens = 32;  // the kernels work and the plan counts in step
 constexpr int kTileRows = 64;  // query rows (s_q x heads) of one thread block
 constexpr int kHeadDim = 576;  // latent and rope part of a key
 constexpr int kValueDim = 512;
+constexpr int kScaleColumns = 128;  // of a partial result have one scale
+constexpr int kScales = kValueDim / kScaleColumns;
 
 // The steps that `length` keys take.
 __host__ __device__ constexpr int steps_of(int length) { return (length + kStepTokens - 1) / kStepTokens; }
+
+// a / b of 0 <= a < 2^20, b > 0. By way of float: the integer division of the device takes 150 cycles, and where a share
+// begins and ends one waits for several. (a + 0.5) / b is too far from an integer for the error to matter.
+__host__ __device__ inline int quotient(int a, int b) {
+#ifdef __CUDA_ARCH__
+  return __float2int_rz(__fdividef(static_cast<float>(a) + 0.5f, static_cast<float>(b)));
+#else
+  return a / b;
+#endif
+}
+__host__ __device__ inline int quotient_up(int a, int b) { return quotient(a + b - 1, b); }
 
 // How the deterministic plan splits a sequence, by its own length alone, so that its result does not depend on its
 // neighbours: evenly, so that no split is longer than long_steps, and a short sequence into up to short_splits of at
@@ -25,18 +38,18 @@ struct SplitRule {
   __host__ __device__ bool fixed() const { return long_steps > 0; }
   // Steps of each split but the last, which may have fewer; at least 1.
   __host__ __device__ int split_steps(int steps) const {
-    int few = (steps + short_steps - 1) / short_steps, many = (steps + long_steps - 1) / long_steps;
+    int few = quotient_up(steps, short_steps), many = quotient_up(steps, long_steps);
     few = few < short_splits ? few : short_splits;
     const int splits = few > many ? few : many;
-    return splits > 1 ? (steps + splits - 1) / splits : steps > 1 ? steps : 1;
+    return splits > 1 ? quotient_up(steps, splits) : steps > 1 ? steps : 1;
   }
   // At least 1: an empty sequence is one empty split.
   __host__ __device__ int splits(int steps) const {
-    return steps == 0 ? 1 : (steps + split_steps(steps) - 1) / split_steps(steps);
+    return steps == 0 ? 1 : quotient_up(steps, split_steps(steps));
   }
   // No sequence of up to `steps` has more splits.
   __host__ __device__ int most_splits(int steps) const {
-    const int many = (steps + long_steps - 1) / long_steps;
+    const int many = quotient_up(steps, long_steps);
     return many > short_splits ? many : short_splits;
   }
 };

@@ -6,14 +6,17 @@
 //   decode_test bench [matmul TFLOP/s [row]]  the baseline's 42 rows; the ceiling of a BF16 product, measured elsewhere
 //                                             in the same session, enters the floor; `fixed` is the time with the
 //                                             deterministic plan over the time without
+//   decode_test sustained [...]               the same one row after the other, at the clock that the power limit leaves
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <random>
 #include <string>
+#include <thread>
 
 #include "decode_cases.h"
 
@@ -253,8 +256,12 @@ double read_ceiling(cudaStream_t stream) {
   return best;
 }
 
-int bench(double matmul_tflops, int only_row) {
+// Rested: few replays after a rest, at the clock that a card has until its power limit sets in, some 50 ms of the large rows. Else many,
+// one row after the other.
+int bench(double matmul_tflops, bool rested, int only_row) {
   constexpr int kCalls = 10;
+  const int replays = rested ? 7 : 30;
+  const auto rest = std::chrono::milliseconds(rested ? 250 : 0);
   cudaStream_t stream;
   CHECK_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   double read_gbps = read_ceiling(stream);
@@ -273,7 +280,9 @@ int bench(double matmul_tflops, int only_row) {
       shape.deterministic = deterministic;
       DecodeCall call(shape, 11);
       call.plan(stream);
-      return median_graph_time(stream, 20, [&] {
+      CHECK_CUDA(cudaStreamSynchronize(stream));
+      std::this_thread::sleep_for(rest);
+      return median_graph_time(stream, replays, [&] {
         for (int i = 0; i < kCalls; ++i) call.decode(stream);
       }) / kCalls;
     };
@@ -308,7 +317,10 @@ int main(int argc, char **argv) {
     return mla::test::invariance(static_cast<int>(number(2, 20)), static_cast<uint64_t>(number(3, 1)));
   }
   if (mode == "small") return mla::test::small();
-  if (mode == "bench") return mla::test::bench(number(2, 780), static_cast<int>(number(3, -1)));
-  std::fprintf(stderr, "usage: decode_test check|invariance [cases [seed]] | small | bench [matmul TFLOP/s [row]]\n");
+  if (mode == "bench" || mode == "sustained") {
+    return mla::test::bench(number(2, 780), mode == "bench", static_cast<int>(number(3, -1)));
+  }
+  std::fprintf(stderr,
+               "usage: decode_test check|invariance [cases [seed]] | small | bench|sustained [matmul TFLOP/s [row]]\n");
   return 2;
 }

@@ -1,9 +1,11 @@
 // Tests and times the FP8 cache (append_fp8, decode_fp8) on a Hopper GPU.
 //
 //   fp8_test check [cases [seed]]   random cases against the reference over the dequantised cache, and the quantisation;
-//                                   exit status 1 if one is wrong
+//                                   with either plan; exit status 1 if one is wrong
+//   fp8_test invariance [cases [seed]]   deterministic plan: sequences alone and among 255 others, bit for bit
 //   fp8_test small                  a few small cases, for compute-sanitizer
-//   fp8_test bench                  the baseline's long rows of few heads, and some others
+//   fp8_test bench                  the baseline's long rows of few heads, and some others; `fixed` is the time with the
+//                                   deterministic plan over the time without
 
 #include <cuda_fp8.h>
 
@@ -21,6 +23,7 @@ constexpr int kTokenBytes = cuda::kFp8TokenBytes;
 struct Fp8Case {
   int batch, s_q, heads;
   std::vector<int> lengths;
+  bool deterministic = false;
 };
 
 // Latents like the queries, but each token of a magnitude of its own, and now and then a group of zeros.
@@ -113,8 +116,48 @@ class Fp8Call {
                                   data_of<float>(args_.lse));
   }
   bool sentinels_intact() const { return out_.intact() && lse_.intact(); }
+  // Decodes sequence b once more, alone; the number of bytes of its out and lse that differ from what the call gave.
+  int64_t bytes_differing_alone(int b, cudaStream_t stream) {
+    DeviceMemory memory;
+    mla_decode_args alone = args_;
+    alone.plan.batch = 1;
+    for (mla_tensor *t : {&alone.q, &alone.block_table, &alone.seq_lens, &alone.out, &alone.lse}) {
+      const int64_t element = t == &alone.q || t == &alone.out ? 2 : 4;
+      t->data = static_cast<char *>(t->data) + b * t->stride[0] * element;
+      t->shape[0] = 1;
+    }
+    const mla_tensor out = alone.out, lse = alone.lse;
+    const int64_t rows = case_.s_q * case_.heads;
+    alone.out.data = memory.allocate<uint16_t>(rows * kLatent);
+    alone.lse.data = memory.allocate<float>(rows);
+    const cuda::DecodeShape layout = allocate_plan(memory, alone);
+    CHECK_CUDA(cudaDeviceSynchronize());  // the memset of the workspace
+    CHECK_CUDA(cuda::launch_plan(layout, data_of<int32_t>(alone.seq_lens), data_of<int32_t>(alone.tiles),
+                                 data_of<int32_t>(alone.splits), stream));
+    std::string error;
+    require_ok(cuda::decode_fp8(alone, multiprocessors(), stream, error), error);
+    CHECK_CUDA(cudaStreamSynchronize(stream));
+    auto differing = [](const mla_tensor &a, const mla_tensor &b, int64_t bytes) {
+      std::vector<uint8_t> ours(bytes), theirs(bytes);
+      CHECK_CUDA(cudaMemcpy(ours.data(), a.data, bytes, cudaMemcpyDeviceToHost));
+      CHECK_CUDA(cudaMemcpy(theirs.data(), b.data, bytes, cudaMemcpyDeviceToHost));
+      return bytes - std::inner_product(ours.begin(), ours.end(), theirs.begin(), int64_t{0}, std::plus<>(),
+                                        std::equal_to<>());
+    };
+    return differing(alone.out, out, rows * kLatent * 2) + differing(alone.lse, lse, rows * 4);
+  }
 
  private:
+  // Tiles, splits and workspace for the arguments' plan.
+  static cuda::DecodeShape allocate_plan(DeviceMemory &memory, mla_decode_args &args) {
+    const cuda::DecodeShape layout = cuda::decode_fp8_shape(args.plan, multiprocessors());
+    const int64_t workspace = cuda::workspace_floats(layout);
+    args.tiles = tensor(memory.allocate<int32_t>(layout.parts * 8), MLA_I32, {layout.parts, 8});
+    args.splits = tensor(memory.allocate<int32_t>(layout.batch + 1), MLA_I32, {layout.batch + 1});
+    args.workspace = tensor(memory.allocate<float>(workspace), MLA_F32, {workspace});
+    CHECK_CUDA(cudaMemset(args.workspace.data, 0xFF, workspace * sizeof(float)));
+    return layout;
+  }
   Fp8Call(const Fp8Case &shape, uint64_t seed, const Paging &paging)
       : case_(shape), rows_(int64_t{shape.batch} * shape.s_q * shape.heads),
         out_(memory_, rows_ * kLatent, kOutSentinel, 0x7FFF), lse_(memory_, rows_, kLseSentinel, 0x7FFFFFFFu) {
@@ -137,18 +180,13 @@ class Fp8Call {
     auto *cache = memory_.allocate<uint8_t>(cache_bytes);
     CHECK_CUDA(cudaMemset(cache, 0xFF, cache_bytes));
     const int longest = *std::max_element(shape.lengths.begin(), shape.lengths.end());
-    args_.plan = {shape.batch, shape.s_q, shape.heads, longest, 0};
+    args_.plan = {shape.batch, shape.s_q, shape.heads, longest, shape.deterministic ? MLA_PLAN_DETERMINISTIC : 0};
     args_.softmax_scale = 1.0f / std::sqrt(static_cast<float>(kDim));
-    layout_ = cuda::decode_fp8_shape(args_.plan, multiprocessors());
-    const int64_t workspace = cuda::workspace_floats(layout_);
+    layout_ = allocate_plan(memory_, args_);
     args_.q = tensor(q, MLA_BF16, {batch, shape.s_q, shape.heads, kDim});
     args_.cache = tensor(cache, MLA_F8_E4M3, {paging.cache_blocks, kBlock, kTokenBytes});
     args_.block_table = tensor(memory_.upload(paging.table), MLA_I32, {batch, paging.max_blocks});
     args_.seq_lens = tensor(memory_.upload(shape.lengths), MLA_I32, {batch});
-    args_.tiles = tensor(memory_.allocate<int32_t>(layout_.parts * 8), MLA_I32, {layout_.parts, 8});
-    args_.splits = tensor(memory_.allocate<int32_t>(batch + 1), MLA_I32, {batch + 1});
-    args_.workspace = tensor(memory_.allocate<float>(workspace), MLA_F32, {workspace});
-    CHECK_CUDA(cudaMemset(args_.workspace.data, 0xFF, workspace * sizeof(float)));
     args_.out = tensor(out_.data(), MLA_BF16, {batch, shape.s_q, shape.heads, kLatent});
     args_.lse = tensor(reinterpret_cast<float *>(lse_.data()), MLA_F32, {batch, shape.heads, shape.s_q});
   }
@@ -175,10 +213,10 @@ bool run_case(const Fp8Case &shape, uint64_t seed, bool in_graph, cudaStream_t s
   const Difference d = call.compare();
   const bool intact = call.sentinels_intact();
   if (d.right() && intact && badly_quantised == 0) return true;
-  std::printf("WRONG batch %d s_q %d heads %d seed %llu: out %lld outside (worst %.3g, cosine %.3g), lse %lld (worst %.3g), "
+  std::printf("WRONG batch %d s_q %d heads %d%s seed %llu: out %lld outside (worst %.3g, cosine %.3g), lse %lld (worst %.3g), "
               "sentinels %s, badly quantised %lld; lengths",
-              shape.batch, shape.s_q, shape.heads, static_cast<unsigned long long>(seed), static_cast<long long>(d.bad_out),
-              d.worst_out, d.cosine, static_cast<long long>(d.bad_lse), d.worst_lse, intact ? "intact" : "OVERWRITTEN",
+              shape.batch, shape.s_q, shape.heads, shape.deterministic ? " deterministic" : "",
+              static_cast<unsigned long long>(seed), static_cast<long long>(d.bad_out), d.worst_out, d.cosine, static_cast<long long>(d.bad_lse), d.worst_lse, intact ? "intact" : "OVERWRITTEN",
               static_cast<long long>(badly_quantised));
   for (int i = 0; i < std::min(shape.batch, 12); ++i) std::printf(" %d", shape.lengths[i]);
   std::printf("\n");
@@ -191,6 +229,7 @@ Fp8Case random_case(std::mt19937_64 &random) {
   const int long_lengths[] = {1024, 2047, 4096, 8191, 16385, 32768};
   auto pick = [&](int count) { return static_cast<int>(random() % count); };
   Fp8Case shape;
+  shape.deterministic = pick(2) == 0;
   shape.heads = heads[pick(9)];
   shape.s_q = 1 + pick(4) * pick(2);
   const int kind = pick(10);
@@ -212,8 +251,42 @@ int check(int cases, uint64_t seed, cudaStream_t stream) {
   return wrong > 0 || cases == 0;
 }
 
+// The deterministic plan: sequences among 255 others and alone, bit for bit.
+int invariance(int cases, uint64_t seed, cudaStream_t stream) {
+  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+  constexpr int kBatch = 256, kAlone = 24;
+  std::mt19937_64 random(seed);
+  int wrong = 0, compared = 0;
+  for (int i = 0; i < cases; ++i) {
+    Fp8Case shape = random_case(random);
+    shape.deterministic = true;
+    shape.batch = kBatch;
+    shape.lengths.resize(kBatch);
+    for (int b = 0; b < kBatch; ++b) {
+      if (shape.lengths[b] == 0) shape.lengths[b] = static_cast<int>(random() % (b % 16 == 0 ? 4500 : 1500));
+    }
+    Fp8Call call(shape, seed + i);
+    run_and_wait(stream, i % 2 == 1, [&] {
+      call.append(stream);
+      call.plan(stream);
+      call.decode(stream);
+    });
+    for (int k = 0; k < kAlone; ++k, ++compared) {
+      const int b = k < 8 ? k * 16 : static_cast<int>(random() % kBatch);
+      const int64_t bytes = call.bytes_differing_alone(b, stream);
+      if (bytes == 0) continue;
+      ++wrong;
+      std::printf("DIFFERS case %d s_q %d heads %d sequence %d length %d: %lld bytes\n", i, shape.s_q, shape.heads, b,
+                  shape.lengths[b], static_cast<long long>(bytes));
+    }
+  }
+  std::printf("invariance: %d sequences alone and among %d others, %d differ\n", compared, kBatch - 1, wrong);
+  return wrong > 0 || compared == 0;
+}
+
 int small(cudaStream_t stream) {
-  const Fp8Case cases[] = {{1, 1, 16, {70}}, {2, 1, 128, {130, 0}}, {2, 2, 32, {65, 200}}, {3, 4, 5, {3, 1, 64}}, {1, 1, 20, {700}}};
+  const Fp8Case cases[] = {{1, 1, 16, {70}}, {2, 1, 128, {130, 0}}, {2, 2, 32, {65, 200}}, {3, 4, 5, {3, 1, 64}}, {1, 1, 20, {700}},
+                           {2, 1, 16, {700, 0}, true}};
   int wrong = 0;
   for (const Fp8Case &shape : cases) wrong += !run_case(shape, 7, false, stream);
   std::printf("small: %d wrong\n", wrong);
@@ -234,20 +307,24 @@ const BaselineRow kBaseline[] = {
 
 int bench(cudaStream_t stream) {
   constexpr int kCalls = 10;
-  std::printf("%5s %3s %6s %5s %9s %12s %7s %9s %6s\n", "batch", "s_q", "mean", "heads", "us", "Gtokens/s", "GB/s", "FlashMLA",
-              "ratio");
+  std::printf("%5s %3s %6s %5s %9s %12s %7s %9s %6s %6s\n", "batch", "s_q", "mean", "heads", "us", "Gtokens/s", "GB/s",
+              "FlashMLA", "ratio", "fixed");
   for (const BaselineRow &row : kBaseline) {
-    const Fp8Case shape = {row.batch, row.s_q, row.heads, baseline_lengths(row.batch, row.s_q, row.mean)};
+    Fp8Case shape = {row.batch, row.s_q, row.heads, baseline_lengths(row.batch, row.s_q, row.mean)};
     const double tokens = std::accumulate(shape.lengths.begin(), shape.lengths.end(), 0.0);
-    Fp8Call call(shape, 11);
-    call.append(stream);
-    call.plan(stream);
-    const double us = median_graph_time(stream, 20, [&] {
-      for (int i = 0; i < kCalls; ++i) call.decode(stream);
-    }) / kCalls;
+    auto time = [&](bool deterministic) {
+      shape.deterministic = deterministic;
+      Fp8Call call(shape, 11);
+      call.append(stream);
+      call.plan(stream);
+      return median_graph_time(stream, 20, [&] {
+        for (int i = 0; i < kCalls; ++i) call.decode(stream);
+      }) / kCalls;
+    };
+    const double us = time(false), fixed = time(true) / us;
     const double bytes = 2.0 * row.batch * row.s_q * row.heads * (kDim + kLatent) + tokens * kTokenBytes;
-    std::printf("%5d %3d %6d %5d %9.2f %12.3f %7.0f %9.2f %6.3f\n", row.batch, row.s_q, row.mean, row.heads, us,
-                tokens / us / 1e3, bytes / us / 1e3, row.microseconds, row.microseconds / us);
+    std::printf("%5d %3d %6d %5d %9.2f %12.3f %7.0f %9.2f %6.3f %6.3f\n", row.batch, row.s_q, row.mean, row.heads, us,
+                tokens / us / 1e3, bytes / us / 1e3, row.microseconds, row.microseconds / us, fixed);
     std::fflush(stdout);
   }
   return 0;
@@ -264,8 +341,11 @@ int main(int argc, char **argv) {
   if (mode == "check") {
     return mla::test::check(static_cast<int>(number(2, 500)), static_cast<uint64_t>(number(3, 1)), stream);
   }
+  if (mode == "invariance") {
+    return mla::test::invariance(static_cast<int>(number(2, 10)), static_cast<uint64_t>(number(3, 1)), stream);
+  }
   if (mode == "small") return mla::test::small(stream);
   if (mode == "bench") return mla::test::bench(stream);
-  std::fprintf(stderr, "usage: fp8_test check [cases [seed]] | small | bench\n");
+  std::fprintf(stderr, "usage: fp8_test check|invariance [cases [seed]] | small | bench\n");
   return 2;
 }

@@ -41,13 +41,6 @@ __device__ __forceinline__ uint32_t lower_e4m3_f16(uint32_t bytes) {
   return (bytes << 7 & 0x3F803F80u) | (bytes << 8 & 0x80008000u);
 }
 
-// Two values rounded to F16, the first in the low half.
-__device__ __forceinline__ uint32_t pack_f16(float low, float high) {
-  uint32_t packed;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-  return packed;
-}
-
 __device__ __forceinline__ float log2_approx(float x) {
   float y;
   asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

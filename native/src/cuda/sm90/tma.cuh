@@ -55,6 +55,11 @@ __device__ __forceinline__ void bulk_load(uint32_t target, const void *source, u
       : "memory");
 }
 
+// Brings contiguous bytes, a multiple of 16, 16-byte aligned, into L2 only.
+__device__ __forceinline__ void bulk_prefetch(const void *source, uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(source), "r"(bytes) : "memory");
+}
+
 // Brings the box into L2 only.
 __device__ __forceinline__ void tma_prefetch(const CUtensorMap *map, int x, int y, int z) {
   asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global [%0, {%1, %2, %3}];" ::"l"(map), "r"(x), "r"(y), "r"(z)
