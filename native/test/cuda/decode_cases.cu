@@ -191,19 +191,7 @@ T *data_of(const mla_tensor &t) {
   return static_cast<T *>(t.data);
 }
 
-void require_ok(mla_status status, const std::string &error) {
-  if (status == MLA_OK) return;
-  std::fprintf(stderr, "status %d: %s\n", status, error.c_str());
-  std::exit(1);
-}
-
 }  // namespace
-
-void check_cuda(cudaError_t status, const char *expression, const char *file, int line) {
-  if (status == cudaSuccess) return;
-  std::fprintf(stderr, "%s:%d: %s: %s\n", file, line, expression, cudaGetErrorString(status));
-  std::exit(1);
-}
 
 // CPython's random.seed(0) and random.normalvariate (Kinderman and Monahan 1977), so that the rows are the baseline's.
 std::vector<int> baseline_lengths(int batch, int s_q, int mean) {

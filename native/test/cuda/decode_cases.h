@@ -6,13 +6,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "check.h"
 #include "decode.h"
 
 namespace mla::test {
-
-// Ends the program with the place and the reason when a CUDA call has failed.
-void check_cuda(cudaError_t status, const char *expression, const char *file, int line);
-#define CHECK_CUDA(expression) ::mla::test::check_cuda((expression), #expression, __FILE__, __LINE__)
 
 struct DecodeCase {
   int batch, s_q, heads;

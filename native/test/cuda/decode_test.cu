@@ -19,44 +19,22 @@
 #include <thread>
 
 #include "decode_cases.h"
+#include "timing.cuh"
 
 namespace mla::test {
 namespace {
 
 constexpr double kCosineTolerance = 5e-6;
 
-// Captures `work` on the stream.
-template <typename Work>
-cudaGraphExec_t capture(cudaStream_t stream, Work work) {
-  cudaGraph_t graph;
-  cudaGraphExec_t executable;
-  CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  work();
-  CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
-  CHECK_CUDA(cudaGraphInstantiate(&executable, graph, 0));
-  CHECK_CUDA(cudaGraphDestroy(graph));
-  return executable;
-}
-
 // One plan and two decode calls, which run into each other; in a graph or without.
 void run_calls(DecodeCall &call, bool in_graph) {
   cudaStream_t stream;
   CHECK_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-  CHECK_CUDA(cudaDeviceSynchronize());  // the inputs
-  auto work = [&] {
+  run_and_wait(stream, in_graph, [&] {
     call.plan(stream);
     call.decode(stream);
     call.decode(stream);
-  };
-  if (in_graph) {
-    cudaGraphExec_t executable = capture(stream, work);
-    CHECK_CUDA(cudaGraphLaunch(executable, stream));
-    CHECK_CUDA(cudaStreamSynchronize(stream));
-    CHECK_CUDA(cudaGraphExecDestroy(executable));
-  } else {
-    work();
-    CHECK_CUDA(cudaStreamSynchronize(stream));
-  }
+  });
   CHECK_CUDA(cudaStreamDestroy(stream));
 }
 
@@ -201,60 +179,6 @@ const BaselineRow kBaseline[] = {
     {256, 1, 1024, 16, 121.26},
     {512, 1, 256, 16, 79.02},
 };
-
-__global__ void read_kernel(const uint4 *data, int64_t count, uint32_t *sink) {
-  uint32_t sum = 0;
-  int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
-  for (; i + 7 * stride < count; i += 8 * stride) {
-    uint4 v[8];
-#pragma unroll
-    for (int k = 0; k < 8; ++k) v[k] = __ldcs(data + i + k * stride);
-#pragma unroll
-    for (int k = 0; k < 8; ++k) sum += v[k].x ^ v[k].y ^ v[k].z ^ v[k].w;
-  }
-  if (sum == 0x12345678) *sink = sum;
-}
-
-// Median time of a replay in microseconds.
-template <typename Work>
-double median_graph_time(cudaStream_t stream, int replays, Work work) {
-  cudaGraphExec_t executable = capture(stream, work);
-  cudaEvent_t begin, end;
-  CHECK_CUDA(cudaEventCreate(&begin));
-  CHECK_CUDA(cudaEventCreate(&end));
-  std::vector<float> times;
-  for (int i = 0; i < replays + 3; ++i) {
-    CHECK_CUDA(cudaEventRecord(begin, stream));
-    CHECK_CUDA(cudaGraphLaunch(executable, stream));
-    CHECK_CUDA(cudaEventRecord(end, stream));
-    CHECK_CUDA(cudaEventSynchronize(end));
-    float milliseconds;
-    CHECK_CUDA(cudaEventElapsedTime(&milliseconds, begin, end));
-    if (i >= 3) times.push_back(milliseconds);
-  }
-  CHECK_CUDA(cudaEventDestroy(begin));
-  CHECK_CUDA(cudaEventDestroy(end));
-  CHECK_CUDA(cudaGraphExecDestroy(executable));
-  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
-  return times[times.size() / 2] * 1e3;
-}
-
-double read_ceiling(cudaStream_t stream) {
-  const int64_t bytes = int64_t{2} << 30;
-  uint4 *data;
-  CHECK_CUDA(cudaMalloc(&data, bytes));
-  CHECK_CUDA(cudaMemset(data, 0x5A, bytes));
-  double best = 0;
-  for (int blocks : {132 * 4, 132 * 8, 132 * 16}) {
-    double us = median_graph_time(stream, 10, [&] {
-      read_kernel<<<blocks, 256, 0, stream>>>(data, bytes / 16, reinterpret_cast<uint32_t *>(data));
-    });
-    best = std::max(best, bytes / us / 1e3);
-  }
-  CHECK_CUDA(cudaFree(data));
-  return best;
-}
 
 // Rested: few replays after a rest, at the clock that a card has until its power limit sets in, some 50 ms of the large rows. Else many,
 // one row after the other.

@@ -121,15 +121,9 @@ void require(mla_status status, const std::string &error) {
 
 }  // namespace
 
-void check_gemm_cuda(cudaError_t status, const char *expression, const char *file, int line) {
-  if (status == cudaSuccess) return;
-  std::fprintf(stderr, "%s:%d: %s: %s\n", file, line, expression, cudaGetErrorString(status));
-  std::exit(1);
-}
-
 void fill_random(uint16_t *data, int64_t count, float scale, uint64_t seed) {
   fill_rows<<<1024, 256>>>(reinterpret_cast<__nv_bfloat16 *>(data), 1, count, count, nullptr, scale, seed);
-  CHECK_GEMM_CUDA(cudaGetLastError());
+  CHECK_CUDA(cudaGetLastError());
 }
 
 std::string GemmCase::describe() const {
@@ -154,7 +148,7 @@ int64_t GemmCase::weight_rows() const { return silu ? 2 * columns : columns; }
 template <typename T>
 T *GemmCall::allocate(int64_t count) {
   void *memory = nullptr;
-  CHECK_GEMM_CUDA(cudaMalloc(&memory, std::max<int64_t>(count, 1) * sizeof(T)));
+  CHECK_CUDA(cudaMalloc(&memory, std::max<int64_t>(count, 1) * sizeof(T)));
   owned_.push_back(memory);
   return static_cast<T *>(memory);
 }
@@ -175,12 +169,12 @@ GemmCall::GemmCall(const GemmCase &shape, uint64_t seed) : case_(shape) {
       used[host_rows_.back()] = 1;
     }
     rows_ = allocate<int32_t>(total);
-    CHECK_GEMM_CUDA(cudaMemcpy(rows_, host_rows_.data(), total * 4, cudaMemcpyHostToDevice));
+    CHECK_CUDA(cudaMemcpy(rows_, host_rows_.data(), total * 4, cudaMemcpyHostToDevice));
   }
   offsets_ = allocate<int32_t>(case_.groups + 1);
-  CHECK_GEMM_CUDA(cudaMemcpy(offsets_, host_offsets_.data(), (case_.groups + 1) * 4, cudaMemcpyHostToDevice));
+  CHECK_CUDA(cudaMemcpy(offsets_, host_offsets_.data(), (case_.groups + 1) * 4, cudaMemcpyHostToDevice));
   uint8_t *device_used = allocate<uint8_t>(x_rows_);
-  CHECK_GEMM_CUDA(cudaMemcpy(device_used, used.data(), x_rows_, cudaMemcpyHostToDevice));
+  CHECK_CUDA(cudaMemcpy(device_used, used.data(), x_rows_, cudaMemcpyHostToDevice));
 
   // A batch lies as the heads of a projection do: [rows, groups, depth], a row of x holding all groups. So does out.
   x_stride_ = case_.depth + case_.padding;
@@ -192,7 +186,7 @@ GemmCall::GemmCall(const GemmCase &shape, uint64_t seed) : case_(shape) {
   w_stride_ = w_inner + case_.padding;
   w_group_stride_ = w_outer * w_stride_ + (case_.silu ? 0 : 8 * case_.padding);
   w_ = allocate<uint16_t>(case_.groups * w_group_stride_);
-  CHECK_GEMM_CUDA(cudaMemset(w_, 0xFF, case_.groups * w_group_stride_ * 2));  // NaN
+  CHECK_CUDA(cudaMemset(w_, 0xFF, case_.groups * w_group_stride_ * 2));  // NaN
   for (int g = 0; g < case_.groups; ++g) {
     if (host_offsets_[g] == host_offsets_[g + 1]) continue;  // an expert that no one asks for stays NaN
     fill_rows<<<256, 256>>>(reinterpret_cast<__nv_bfloat16 *>(w_) + g * w_group_stride_, w_outer, w_stride_, w_inner,
@@ -206,9 +200,9 @@ GemmCall::GemmCall(const GemmCase &shape, uint64_t seed) : case_(shape) {
   const int64_t bytes = case_.float_out ? 4 : 2;
   out_elements_ = total * out_stride_;
   guarded_out_ = allocate<uint8_t>((out_elements_ + 2 * kGuard) * bytes);
-  CHECK_GEMM_CUDA(cudaMemset(guarded_out_, kSentinel, (out_elements_ + 2 * kGuard) * bytes));
+  CHECK_CUDA(cudaMemset(guarded_out_, kSentinel, (out_elements_ + 2 * kGuard) * bytes));
   out_ = static_cast<uint8_t *>(guarded_out_) + kGuard * bytes;
-  CHECK_GEMM_CUDA(cudaDeviceSynchronize());
+  CHECK_CUDA(cudaDeviceSynchronize());
 }
 
 GemmCall::~GemmCall() {
@@ -271,18 +265,18 @@ Difference GemmCall::compare_with_reference() {
   p.float_out = case_.float_out;
   p.silu = case_.silu;
   double *sums = allocate<double>(3);
-  CHECK_GEMM_CUDA(cudaMemset(sums, 0, 24));
+  CHECK_CUDA(cudaMemset(sums, 0, 24));
   compare<<<132 * 8, 256>>>(p, sums, reinterpret_cast<unsigned long long *>(sums + 2));
-  CHECK_GEMM_CUDA(cudaGetLastError());
+  CHECK_CUDA(cudaGetLastError());
   double host[3];
-  CHECK_GEMM_CUDA(cudaMemcpy(host, sums, 24, cudaMemcpyDeviceToHost));
+  CHECK_CUDA(cudaMemcpy(host, sums, 24, cudaMemcpyDeviceToHost));
   Difference d = {};
   std::memcpy(&d.not_finite, host + 2, 8);
   d.nmse = host[1] > 0 ? host[0] / host[1] : 0;
 
   const int64_t bytes = case_.float_out ? 4 : 2;
   std::vector<uint8_t> memory((out_elements_ + 2 * kGuard) * bytes);
-  CHECK_GEMM_CUDA(cudaMemcpy(memory.data(), guarded_out_, memory.size(), cudaMemcpyDeviceToHost));
+  CHECK_CUDA(cudaMemcpy(memory.data(), guarded_out_, memory.size(), cudaMemcpyDeviceToHost));
   for (int64_t i = 0; i < out_elements_ + 2 * kGuard; ++i) {
     const bool inside = i >= kGuard && i < kGuard + out_elements_ && (i - kGuard) % out_stride_ < case_.columns;
     for (int64_t b = 0; !inside && b < bytes; ++b) d.overwritten += memory[i * bytes + b] != kSentinel;
@@ -316,11 +310,11 @@ int GemmCall::rows_that_differ_alone(cuda::Gemm &gemm, cudaStream_t stream, int 
             error);
     if (case_.silu) {
       multiply_gates<<<16, 256, 0, stream>>>(reinterpret_cast<__nv_bfloat16 *>(alone), case_.columns);
-      CHECK_GEMM_CUDA(cudaGetLastError());
+      CHECK_CUDA(cudaGetLastError());
     }
-    CHECK_GEMM_CUDA(cudaStreamSynchronize(stream));
-    CHECK_GEMM_CUDA(cudaMemcpy(got.data(), alone, got.size(), cudaMemcpyDeviceToHost));
-    CHECK_GEMM_CUDA(cudaMemcpy(expected.data(), static_cast<uint8_t *>(out_) + row * out_stride_ * bytes, got.size(),
+    CHECK_CUDA(cudaStreamSynchronize(stream));
+    CHECK_CUDA(cudaMemcpy(got.data(), alone, got.size(), cudaMemcpyDeviceToHost));
+    CHECK_CUDA(cudaMemcpy(expected.data(), static_cast<uint8_t *>(out_) + row * out_stride_ * bytes, got.size(),
                                cudaMemcpyDeviceToHost));
     differing += got != expected;
   }

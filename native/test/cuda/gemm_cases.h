@@ -7,13 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "check.h"
 #include "gemm.h"
 
 namespace mla::test {
-
-// Ends the program with the place and the reason when a CUDA call has failed.
-void check_gemm_cuda(cudaError_t status, const char *expression, const char *file, int line);
-#define CHECK_GEMM_CUDA(expression) ::mla::test::check_gemm_cuda((expression), #expression, __FILE__, __LINE__)
 
 enum class Product { kDense, kBatched, kExperts };
 

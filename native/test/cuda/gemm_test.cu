@@ -10,13 +10,13 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
 #include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "gemm_cases.h"
+#include "timing.cuh"
 
 namespace mla::test {
 namespace {
@@ -35,19 +35,8 @@ std::unique_ptr<cuda::Gemm> create_gemm() {
 
 cudaStream_t create_stream() {
   cudaStream_t stream;
-  CHECK_GEMM_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  CHECK_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   return stream;
-}
-
-cudaGraphExec_t capture(cudaStream_t stream, const std::function<void()> &work) {
-  cudaGraph_t graph;
-  cudaGraphExec_t executable;
-  CHECK_GEMM_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  work();
-  CHECK_GEMM_CUDA(cudaStreamEndCapture(stream, &graph));
-  CHECK_GEMM_CUDA(cudaGraphInstantiate(&executable, graph, 0));
-  CHECK_GEMM_CUDA(cudaGraphDestroy(graph));
-  return executable;
 }
 
 // ---- check ------------------------------------------------------------------------------------------------------------
@@ -57,19 +46,10 @@ bool run_case(cuda::Gemm &gemm, cudaStream_t stream, const GemmCase &shape, uint
               bool in_graph) {
   gemm.set_deterministic(deterministic);
   GemmCall call(shape, seed);
-  auto twice = [&] {  // the two run into each other
+  run_and_wait(stream, in_graph, [&] {  // the two run into each other
     call.run(gemm, stream);
     call.run(gemm, stream);
-  };
-  if (in_graph) {
-    cudaGraphExec_t executable = capture(stream, twice);
-    CHECK_GEMM_CUDA(cudaGraphLaunch(executable, stream));
-    CHECK_GEMM_CUDA(cudaStreamSynchronize(stream));
-    CHECK_GEMM_CUDA(cudaGraphExecDestroy(executable));
-  } else {
-    twice();
-    CHECK_GEMM_CUDA(cudaStreamSynchronize(stream));
-  }
+  });
   const Difference d = call.compare_with_reference();
   const int differing = deterministic ? call.rows_that_differ_alone(gemm, stream, 3, seed) : 0;
   // NaN is on neither side of a comparison: ask for what must hold.
@@ -188,42 +168,6 @@ int small() {
 
 // ---- bench ------------------------------------------------------------------------------------------------------------
 
-// Median time of a replay in microseconds.
-double median_graph_time(cudaStream_t stream, int replays, const std::function<void()> &work) {
-  cudaGraphExec_t executable = capture(stream, work);
-  cudaEvent_t begin, end;
-  CHECK_GEMM_CUDA(cudaEventCreate(&begin));
-  CHECK_GEMM_CUDA(cudaEventCreate(&end));
-  std::vector<float> times;
-  for (int i = 0; i < replays + 2; ++i) {
-    CHECK_GEMM_CUDA(cudaEventRecord(begin, stream));
-    CHECK_GEMM_CUDA(cudaGraphLaunch(executable, stream));
-    CHECK_GEMM_CUDA(cudaEventRecord(end, stream));
-    CHECK_GEMM_CUDA(cudaEventSynchronize(end));
-    float milliseconds;
-    CHECK_GEMM_CUDA(cudaEventElapsedTime(&milliseconds, begin, end));
-    if (i >= 2) times.push_back(milliseconds);
-  }
-  CHECK_GEMM_CUDA(cudaEventDestroy(begin));
-  CHECK_GEMM_CUDA(cudaEventDestroy(end));
-  CHECK_GEMM_CUDA(cudaGraphExecDestroy(executable));
-  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
-  return times[times.size() / 2] * 1e3;
-}
-
-__global__ void read_kernel(const uint4 *data, int64_t count, uint32_t *sink) {
-  uint32_t sum = 0;
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; i + 7 * stride < count; i += 8 * stride) {
-    uint4 v[8];
-#pragma unroll
-    for (int k = 0; k < 8; ++k) v[k] = __ldcs(data + i + k * stride);
-#pragma unroll
-    for (int k = 0; k < 8; ++k) sum += v[k].x ^ v[k].y ^ v[k].z ^ v[k].w;
-  }
-  if (sum == 0x12345678) *sink = sum;
-}
-
 // Device memory that all rows of the table share.
 struct Arena {
   uint16_t *weights, *x, *out;  // BF16; out also as F32
@@ -247,27 +191,13 @@ mla_tensor matrix(const void *data, int32_t dtype, int64_t rows, int64_t columns
   return t;
 }
 
-void must(mla_status status, const std::string &error) {
-  if (status == MLA_OK) return;
-  std::fprintf(stderr, "status %d: %s\n", status, error.c_str());
-  std::exit(1);
-}
-
 Ceilings measure_ceilings(cuda::Gemm &gemm, cudaStream_t stream, const Arena &arena) {
-  Ceilings c = {0, 780};
-  const int64_t bytes = int64_t{2} << 30;
-  for (int blocks : {132 * 4, 132 * 8, 132 * 16}) {
-    const double us = median_graph_time(stream, 10, [&] {
-      read_kernel<<<blocks, 256, 0, stream>>>(reinterpret_cast<uint4 *>(arena.weights), bytes / 16,
-                                              reinterpret_cast<uint32_t *>(arena.out));
-    });
-    c.read_gbps = std::max(c.read_gbps, bytes / us / 1e3);
-  }
+  Ceilings c = {read_ceiling(stream), 780};
   if (gemm.has_library()) {
     std::string error;
     const mla_tensor x = matrix(arena.x, MLA_BF16, 8192, 8192), w = matrix(arena.weights, MLA_BF16, 8192, 8192);
     const double us = median_graph_time(stream, 10, [&] {
-      must(gemm.gemm(x, w, nullptr, matrix(arena.out, MLA_BF16, 8192, 8192), stream, error), error);
+      require_ok(gemm.gemm(x, w, nullptr, matrix(arena.out, MLA_BF16, 8192, 8192), stream, error), error);
     });
     c.tflops = 2.0 * 8192 * 8192 * 8192 / us / 1e6;
   }
@@ -338,10 +268,10 @@ void bench_experts(cuda::Gemm &gemm, cudaStream_t stream, const Arena &arena, co
     touched += !of.empty();
   }
   int32_t *device_rows, *device_offsets;
-  CHECK_GEMM_CUDA(cudaMalloc(&device_rows, rows.size() * 4));
-  CHECK_GEMM_CUDA(cudaMalloc(&device_offsets, offsets.size() * 4));
-  CHECK_GEMM_CUDA(cudaMemcpy(device_rows, rows.data(), rows.size() * 4, cudaMemcpyHostToDevice));
-  CHECK_GEMM_CUDA(cudaMemcpy(device_offsets, offsets.data(), offsets.size() * 4, cudaMemcpyHostToDevice));
+  CHECK_CUDA(cudaMalloc(&device_rows, rows.size() * 4));
+  CHECK_CUDA(cudaMalloc(&device_offsets, offsets.size() * 4));
+  CHECK_CUDA(cudaMemcpy(device_rows, rows.data(), rows.size() * 4, cudaMemcpyHostToDevice));
+  CHECK_CUDA(cudaMemcpy(device_offsets, offsets.data(), offsets.size() * 4, cudaMemcpyHostToDevice));
   mla_tensor gather = matrix(device_rows, MLA_I32, pairs, 1), bounds = matrix(device_offsets, MLA_I32, 1, 1);
   bounds.shape[0] = shape.experts + 1;
   const int copies = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(8, arena.weight_count / (shape.experts * n * k))));
@@ -357,7 +287,7 @@ void bench_experts(cuda::Gemm &gemm, cudaStream_t stream, const Arena &arena, co
   const double us = median_graph_time(stream, 5, [&] {
     for (const auto &w : weights) {
       std::string error;
-      must(gemm.moe_gemm(x, shape.gather ? &gather : nullptr, bounds, w.data(), shape.experts,
+      require_ok(gemm.moe_gemm(x, shape.gather ? &gather : nullptr, bounds, w.data(), shape.experts,
                          shape.silu ? MLA_SILU_MUL : MLA_IDENTITY, out, stream, error), error);
     }
   }) / copies;
@@ -368,15 +298,15 @@ void bench_experts(cuda::Gemm &gemm, cudaStream_t stream, const Arena &arena, co
     library_us = median_graph_time(stream, 5, [&] {
       for (const auto &w : weights) {
         std::string error;
-        must(gemm.batched_gemm(stack(arena.x, shape.experts, even, k), stack(w[0].data, shape.experts, n, k),
+        require_ok(gemm.batched_gemm(stack(arena.x, shape.experts, even, k), stack(w[0].data, shape.experts, n, k),
                                stack(arena.out, shape.experts, even, n), stream, error), error);
       }
     }) / copies;
   }
   const double bytes = 2.0 * (static_cast<double>(touched) * n * k + (shape.gather ? tokens : pairs) * k + pairs * out_columns);
   print_row(shape.name, tokens, n, k, us, bytes, 2.0 * pairs * n * k, c, library_us);
-  CHECK_GEMM_CUDA(cudaFree(device_rows));
-  CHECK_GEMM_CUDA(cudaFree(device_offsets));
+  CHECK_CUDA(cudaFree(device_rows));
+  CHECK_CUDA(cudaFree(device_offsets));
 }
 
 struct DenseShape {
@@ -397,13 +327,13 @@ void bench_dense(cuda::Gemm &gemm, cudaStream_t stream, const Arena &arena, cons
     const mla_tensor out = matrix(arena.out, shape.float_out ? MLA_F32 : MLA_BF16, rows, batch * n);
     uint16_t *weights = arena.weights + i * weight;
     if (batch == 1) {
-      must(gemm.gemm(x, matrix(weights, MLA_BF16, n, k), nullptr, out, stream, error), error);
+      require_ok(gemm.gemm(x, matrix(weights, MLA_BF16, n, k), nullptr, out, stream, error), error);
       return;
     }
     mla_tensor w = stack(weights, batch, n, k);
     w.stride[1] = shape.across ? 1 : k;
     w.stride[2] = shape.across ? n : 1;
-    must(gemm.batched_gemm(by_batch(x, batch), w, by_batch(out, batch), stream, error), error);
+    require_ok(gemm.batched_gemm(by_batch(x, batch), w, by_batch(out, batch), stream, error), error);
   };
   auto time = [&](bool deterministic) {
     gemm.set_deterministic(deterministic);
@@ -422,12 +352,12 @@ int bench(const std::string &which) {
   Arena arena;
   arena.weight_count = int64_t{8} << 30;  // 16 GiB
   const int64_t x_count = int64_t{1} << 30, out_bytes = int64_t{4} << 30;
-  CHECK_GEMM_CUDA(cudaMalloc(&arena.weights, arena.weight_count * 2));
-  CHECK_GEMM_CUDA(cudaMalloc(&arena.x, x_count * 2));
-  CHECK_GEMM_CUDA(cudaMalloc(&arena.out, out_bytes));
+  CHECK_CUDA(cudaMalloc(&arena.weights, arena.weight_count * 2));
+  CHECK_CUDA(cudaMalloc(&arena.x, x_count * 2));
+  CHECK_CUDA(cudaMalloc(&arena.out, out_bytes));
   fill_random(arena.weights, arena.weight_count, 0.05f, 1);
   fill_random(arena.x, x_count, 1.0f, 2);
-  CHECK_GEMM_CUDA(cudaDeviceSynchronize());
+  CHECK_CUDA(cudaDeviceSynchronize());
   const Ceilings c = measure_ceilings(*gemm, stream, arena);
   print_head();
   if (which != "dense") {

@@ -1,4 +1,4 @@
-// What the CUDA tests share: random inputs, an independent reference for MLA attention, comparison, timing.
+// What the CUDA tests share: random inputs, an independent reference for MLA attention, comparison.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -15,23 +15,9 @@
 #include <string>
 #include <vector>
 
-#include "mla.h"
+#include "timing.cuh"
 
 namespace mla::test {
-
-// Ends the program with the place and the reason when a CUDA call has failed.
-inline void check_cuda(cudaError_t status, const char *expression, const char *file, int line) {
-  if (status == cudaSuccess) return;
-  std::fprintf(stderr, "%s:%d: %s: %s\n", file, line, expression, cudaGetErrorString(status));
-  std::exit(1);
-}
-#define CHECK_CUDA(expression) ::mla::test::check_cuda((expression), #expression, __FILE__, __LINE__)
-
-inline void require_ok(mla_status status, const std::string &error) {
-  if (status == MLA_OK) return;
-  std::fprintf(stderr, "status %d: %s\n", status, error.c_str());
-  std::exit(1);
-}
 
 constexpr int kDim = 576, kLatent = 512, kBlock = 64;
 constexpr int kGuard = 4096;  // sentinel elements before and after each output
@@ -355,60 +341,6 @@ Difference compare_with_reference(const std::vector<ReferenceRow> &rows, const m
   CHECK_CUDA(cudaMemcpy(host, tallies, sizeof(host), cudaMemcpyDeviceToHost));
   double cosine = host[0].squares > 0 ? 1.0 - 2.0 * host[0].product / host[0].squares : 0.0;
   return {static_cast<int64_t>(host[0].bad), static_cast<int64_t>(host[1].bad), host[0].worst(), host[1].worst(), cosine};
-}
-
-// ---- timing -----------------------------------------------------------------------------------------------------------
-
-// Captures `work` on the stream.
-template <typename Work>
-cudaGraphExec_t capture(cudaStream_t stream, Work work) {
-  cudaGraph_t graph;
-  cudaGraphExec_t executable;
-  CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  work();
-  CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
-  CHECK_CUDA(cudaGraphInstantiate(&executable, graph, 0));
-  CHECK_CUDA(cudaGraphDestroy(graph));
-  return executable;
-}
-
-// Runs `work` once and waits for it; in a graph or without.
-template <typename Work>
-void run_and_wait(cudaStream_t stream, bool in_graph, Work work) {
-  CHECK_CUDA(cudaDeviceSynchronize());  // the inputs
-  if (!in_graph) {
-    work();
-    CHECK_CUDA(cudaStreamSynchronize(stream));
-    return;
-  }
-  cudaGraphExec_t executable = capture(stream, work);
-  CHECK_CUDA(cudaGraphLaunch(executable, stream));
-  CHECK_CUDA(cudaStreamSynchronize(stream));
-  CHECK_CUDA(cudaGraphExecDestroy(executable));
-}
-
-// Median time of a replay in microseconds.
-template <typename Work>
-double median_graph_time(cudaStream_t stream, int replays, Work work) {
-  cudaGraphExec_t executable = capture(stream, work);
-  cudaEvent_t begin, end;
-  CHECK_CUDA(cudaEventCreate(&begin));
-  CHECK_CUDA(cudaEventCreate(&end));
-  std::vector<float> times;
-  for (int i = 0; i < replays + 3; ++i) {
-    CHECK_CUDA(cudaEventRecord(begin, stream));
-    CHECK_CUDA(cudaGraphLaunch(executable, stream));
-    CHECK_CUDA(cudaEventRecord(end, stream));
-    CHECK_CUDA(cudaEventSynchronize(end));
-    float milliseconds;
-    CHECK_CUDA(cudaEventElapsedTime(&milliseconds, begin, end));
-    if (i >= 3) times.push_back(milliseconds);
-  }
-  CHECK_CUDA(cudaEventDestroy(begin));
-  CHECK_CUDA(cudaEventDestroy(end));
-  CHECK_CUDA(cudaGraphExecDestroy(executable));
-  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
-  return times[times.size() / 2] * 1e3;
 }
 
 }  // namespace mla::test

@@ -1,0 +1,99 @@
+// What the CUDA tests run and time: work captured in a graph, and how fast the device's memory can be read.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "check.h"
+
+namespace mla::test {
+
+// Captures `work` on the stream.
+template <typename Work>
+cudaGraphExec_t capture(cudaStream_t stream, Work work) {
+  cudaGraph_t graph;
+  cudaGraphExec_t executable;
+  CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  work();
+  CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
+  CHECK_CUDA(cudaGraphInstantiate(&executable, graph, 0));
+  CHECK_CUDA(cudaGraphDestroy(graph));
+  return executable;
+}
+
+// Runs `work` once and waits for it; in a graph or without.
+template <typename Work>
+void run_and_wait(cudaStream_t stream, bool in_graph, Work work) {
+  CHECK_CUDA(cudaDeviceSynchronize());  // the inputs
+  if (!in_graph) {
+    work();
+    CHECK_CUDA(cudaStreamSynchronize(stream));
+    return;
+  }
+  cudaGraphExec_t executable = capture(stream, work);
+  CHECK_CUDA(cudaGraphLaunch(executable, stream));
+  CHECK_CUDA(cudaStreamSynchronize(stream));
+  CHECK_CUDA(cudaGraphExecDestroy(executable));
+}
+
+// Median time of a replay in microseconds, after three that do not count.
+template <typename Work>
+double median_graph_time(cudaStream_t stream, int replays, Work work) {
+  constexpr int kWarmUp = 3;
+  cudaGraphExec_t executable = capture(stream, work);
+  cudaEvent_t begin, end;
+  CHECK_CUDA(cudaEventCreate(&begin));
+  CHECK_CUDA(cudaEventCreate(&end));
+  std::vector<float> times;
+  for (int i = 0; i < replays + kWarmUp; ++i) {
+    CHECK_CUDA(cudaEventRecord(begin, stream));
+    CHECK_CUDA(cudaGraphLaunch(executable, stream));
+    CHECK_CUDA(cudaEventRecord(end, stream));
+    CHECK_CUDA(cudaEventSynchronize(end));
+    float milliseconds;
+    CHECK_CUDA(cudaEventElapsedTime(&milliseconds, begin, end));
+    if (i >= kWarmUp) times.push_back(milliseconds);
+  }
+  CHECK_CUDA(cudaEventDestroy(begin));
+  CHECK_CUDA(cudaEventDestroy(end));
+  CHECK_CUDA(cudaGraphExecDestroy(executable));
+  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
+  return times[times.size() / 2] * 1e3;
+}
+
+template <int kLoads>
+__global__ void read_kernel(const uint4 *data, int64_t count, uint32_t *sink) {
+  uint32_t sum = 0;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
+  for (; i + (kLoads - 1) * stride < count; i += kLoads * stride) {
+    uint4 v[kLoads];
+#pragma unroll
+    for (int k = 0; k < kLoads; ++k) v[k] = __ldcs(data + i + k * stride);
+#pragma unroll
+    for (int k = 0; k < kLoads; ++k) sum += v[k].x ^ v[k].y ^ v[k].z ^ v[k].w;
+  }
+  if (sum == 0x12345678) *sink = sum;
+}
+
+// GB/s of reading 2 GiB, which takes as much memory for the time.
+inline double read_ceiling(cudaStream_t stream) {
+  const int64_t bytes = int64_t{2} << 30;
+  uint4 *data;
+  CHECK_CUDA(cudaMalloc(&data, bytes));
+  CHECK_CUDA(cudaMemset(data, 0x5A, bytes));
+  double best = 0;
+  for (int blocks : {132 * 4, 132 * 8, 132 * 16}) {
+    const double us = median_graph_time(stream, 10, [&] {
+      read_kernel<8><<<blocks, 256, 0, stream>>>(data, bytes / 16, reinterpret_cast<uint32_t *>(data));
+    });
+    best = std::max(best, bytes / us / 1e3);
+  }
+  CHECK_CUDA(cudaFree(data));
+  return best;
+}
+
+}  // namespace mla::test
