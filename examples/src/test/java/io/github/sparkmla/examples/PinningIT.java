@@ -14,6 +14,7 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import org.apache.spark.SparkContext;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.TaskContext;
 import org.apache.spark.api.java.JavaSparkContext;
@@ -88,9 +89,18 @@ class PinningIT {
             application = spark.sparkContext().applicationId();
             assertThrows(Exception.class, () -> spark.range(10).count());
         }
+        awaitStop();
         Path log = Repository.TARGET.resolve("spark/work/" + application + "/0/stderr");
         String said = Files.readString(log);
         assertTrue(said.contains("spark.mla.device is cuda, but GPU 0 cannot be used: "), said);
         assertTrue(said.contains("or set spark.mla.device=cpu"), said);
+    }
+
+    /** Spark stops itself, in a thread of its own, when the master gives its application up: close() does not wait for that. */
+    private static void awaitStop() throws InterruptedException {
+        for (int i = 0; i < 600 && SparkContext.getActive().isDefined(); i++) {
+            Thread.sleep(50);
+        }
+        assertTrue(SparkContext.getActive().isEmpty(), "Spark does not stop");
     }
 }
