@@ -14,7 +14,7 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
-import org.apache.spark.SparkContext;
+import org.apache.spark.SparkContext$;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.TaskContext;
 import org.apache.spark.api.java.JavaSparkContext;
@@ -98,9 +98,9 @@ class PinningIT {
 
     /** Spark stops itself, in a thread of its own, when the master gives its application up: close() does not wait for that. */
     private static void awaitStop() throws InterruptedException {
-        for (int i = 0; i < 600 && SparkContext.getActive().isDefined(); i++) {
+        for (int i = 0; i < 600 && SparkContext$.MODULE$.getActive().isDefined(); i++) {
             Thread.sleep(50);
         }
-        assertTrue(SparkContext.getActive().isEmpty(), "Spark does not stop");
+        assertTrue(SparkContext$.MODULE$.getActive().isEmpty(), "Spark does not stop");
     }
 }
