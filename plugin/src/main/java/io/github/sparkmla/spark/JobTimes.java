@@ -26,7 +26,7 @@ final class JobTimes extends SparkListener {
         }
     }
 
-    /** The job is done, and its events were heard. */
+    /** The job is done. What is told of it is right once its last events have been heard, as an observation waits for. */
     synchronized void finish() {
         end = System.currentTimeMillis();
     }
@@ -44,10 +44,12 @@ final class JobTimes extends SparkListener {
         return (lastFinish - firstLaunch) / 1e3 - load;
     }
 
-    /** So many tokens a second, of the whole job and of its generation, in words. */
+    /** So many tokens a second, of the whole job and, if there are any, of its generation, in words. */
     synchronized String rates(long tokens) {
         String whole = "%,.1f a second".formatted(tokens / total());
-        return nothingGenerated() ? whole : whole + "; %,.1f while generating".formatted(tokens / generation());
+        return tokens == 0 || nothingGenerated()
+                ? whole
+                : whole + "; %,.1f while generating".formatted(tokens / generation());
     }
 
     /** In words; empty where no task generated. */

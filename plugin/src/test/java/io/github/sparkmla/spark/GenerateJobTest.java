@@ -97,6 +97,14 @@ class GenerateJobTest {
     }
 
     @Test
+    void nothingGeneratedHasNoRateOfGeneration() throws IOException {
+        Files.writeString(input, "{\"id\": 1, \"prompt\": \"\"}\n");
+        Outcome outcome = generate();
+        assertEquals(0, outcome.code, outcome.err);
+        assertTrue(outcome.out.lines().anyMatch("output tokens:  0, 0.0 a second"::equals), outcome.out);
+    }
+
+    @Test
     void writesEveryRowAndSaysWhatItDid() throws IOException {
         Outcome outcome = generate("--show", "2");
         assertEquals(0, outcome.code, outcome.err);
