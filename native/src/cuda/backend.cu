@@ -249,7 +249,7 @@ class CudaBackend final : public Backend {
   mla_status plan_size(const mla_plan_args &args, int64_t *parts, int64_t *workspace_bytes) override {
     return run([&] {
       const DecodeShape shape = decode_shape(flagged(args), device_.multiprocessors);
-      *parts = shape.parts;
+      *parts = shape.plan_rows();
       *workspace_bytes = workspace_floats(shape) * static_cast<int64_t>(sizeof(float));
     });
   }

@@ -34,10 +34,10 @@ std::string unsupported(const mla_decode_args &args) {
   return "";
 }
 
-template <int kCluster>
+template <int kCluster, Splits kSplits>
 cudaError_t launch_decode(const DecodeShape &shape, const DecodeMaps &maps, const DecodeParams &params,
                           cudaStream_t stream) {
-  auto kernel = decode_kernel<kCluster>;
+  auto kernel = decode_kernel<kCluster, kSplits>;
   cudaError_t status =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(DecodeSmem));
   if (status != cudaSuccess) return status;
@@ -75,23 +75,33 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.rule = deterministic ? deterministic_rule(args.heads) : SplitRule{};
   shape.most_splits = deterministic ? shape.rule.most_splits(steps_of(args.max_len)) : 0;
   shape.slots = deterministic ? static_cast<int64_t>(args.batch) * shape.most_splits : int64_t{2} * shape.parts;
+  // Where a part has about one sequence or more, most of what is cut is in two, and one half is there long before the other.
+  shape.joins = !deterministic && args.batch * 4 >= shape.parts * 3;
   return shape;
 }
 
-int64_t workspace_floats(const DecodeShape &shape) { return shape.slots * shape.rows * (kValueDim / 2 + kScales + 1); }
+// In the workspace the query rows of a sequence lie in sixteens.
+int64_t partial_rows(const DecodeShape &shape) {
+  return shape.slots * ((shape.rows + kWarpRows - 1) / kWarpRows * kWarpRows);
+}
+
+int64_t workspace_floats(const DecodeShape &shape) { return partial_rows(shape) * (kValueDim / 2 + kScales + 1); }
 
 DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape) {
   DecodeParams params;
   params.block_table = static_cast<const int32_t *>(args.block_table.data);
   params.table_stride = args.block_table.stride[0];
   params.seq_lens = static_cast<const int32_t *>(args.seq_lens.data);
-  params.parts = static_cast<const PlanPart *>(args.tiles.data);
+  auto *parts = static_cast<PlanPart *>(args.tiles.data);
+  params.parts = parts;
+  params.flags = reinterpret_cast<uint32_t *>(parts + shape.parts);
   params.out = static_cast<__nv_bfloat16 *>(args.out.data);
   params.lse = static_cast<float *>(args.lse.data);
-  const int64_t partial_rows = shape.slots * shape.rows;
+  const int64_t rows = partial_rows(shape);
   params.partial_scale = static_cast<float *>(args.workspace.data);
-  params.partial_out = reinterpret_cast<__half *>(params.partial_scale + partial_rows * kScales);
-  params.partial_lse = params.partial_scale + partial_rows * (kScales + kValueDim / 2);
+  params.joined = reinterpret_cast<uint8_t *>(params.partial_scale);
+  params.partial_out = reinterpret_cast<__half *>(params.partial_scale + rows * kScales);
+  params.partial_lse = params.partial_scale + rows * (kScales + kValueDim / 2);
   params.rule = shape.rule;
   params.most_splits = shape.most_splits;
   params.s_q = shape.s_q;
@@ -156,9 +166,14 @@ mla_status decode(const mla_decode_args &args, int multiprocessors, cudaStream_t
   }
 
   const DecodeParams params = decode_params(args, shape);
-  cudaError_t status = shape.cluster == 2 ? launch_decode<2>(shape, maps, params, stream)
-                                          : launch_decode<1>(shape, maps, params, stream);
-  if (status == cudaSuccess) status = launch_combine(shape, params, stream);
+  auto launch = [&](auto cluster) {
+    constexpr int kCluster = decltype(cluster)::value;
+    if (shape.joins) return launch_decode<kCluster, Splits::kJoined>(shape, maps, params, stream);
+    if (shape.rule.fixed()) return launch_decode<kCluster, Splits::kByRule>(shape, maps, params, stream);
+    return launch_decode<kCluster, Splits::kCombined>(shape, maps, params, stream);
+  };
+  cudaError_t status = shape.cluster == 2 ? launch(std::integral_constant<int, 2>()) : launch(std::integral_constant<int, 1>());
+  if (status == cudaSuccess && !shape.joins) status = launch_combine(shape, params, stream);
   return device_status(status, "mla_decode", error);
 }
 

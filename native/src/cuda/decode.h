@@ -28,6 +28,10 @@ struct DecodeShape {
   SplitRule rule;         // of the deterministic plan, else all zero
   int most_splits;        // of a sequence, by the rule
   int64_t slots;          // of partial results in the workspace
+  bool joins;             // the decode kernel itself joins the splits of a sequence, else a kernel after it
+  // Rows of `tiles`: the parts, then a flag for each part and tile, see DecodeParams.
+  int flags() const { return parts * tiles; }
+  int plan_rows() const { return parts + (flags() + 7) / 8; }
 };
 DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors);
 int64_t workspace_floats(const DecodeShape &shape);

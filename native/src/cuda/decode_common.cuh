@@ -5,6 +5,8 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <climits>
+
 #include "decode_plan.cuh"
 #include "sm90/barrier.cuh"
 
@@ -15,6 +17,7 @@ struct DecodeParams {
   int64_t table_stride;
   const int32_t *seq_lens;
   const PlanPart *parts;
+  uint32_t *flags;  // [parts, tiles]: 1 when the partial result that an earlier part takes in is there; its reader clears it
   __nv_bfloat16 *out;  // [batch, rows, 512]
   float *lse;          // [batch, heads, s_q]
   // Partial results, each normalised by its own sum: F16 times a power of two for each 128 columns of a row, by which the
@@ -22,6 +25,7 @@ struct DecodeParams {
   __half *partial_out;   // [slots, rows, 512]
   float *partial_scale;  // [slots, rows, 4]
   float *partial_lse;    // [slots, rows], base 2; -inf where no key was seen
+  uint8_t *joined;       // the same workspace for decode_join.cuh
   SplitRule rule;
   int most_splits;  // slots of a sequence, with a split rule
   int s_q, heads, rows;
@@ -49,6 +53,7 @@ constexpr int kSliceBytes = kTileRows * 32;
 static_assert(kRegisterSlices == kHeadDim / 16 / 4 * 3, "three products in four take their queries from registers");
 constexpr int kValueWarps = 8;
 constexpr int kScoreWarps = 4;
+constexpr uint32_t kJoinSync = 4;  // barrier id of both value warpgroups
 constexpr int kValueColumns = 256;  // of O, for each of the two value warpgroups
 constexpr int kDecodeThreads = 512;
 static_assert(kTileRows == 2 * kStepTokens, "the queries of a tile travel as two steps' keys do");
@@ -62,6 +67,7 @@ struct DecodeSmem {
   float rescale[kSlots][kTileRows];
   int must_rescale[kSlots][kScoreWarps];  // for the 16 rows of each warp
   float inverse_sum[kTileRows];
+  float lse2[kTileRows];  // base 2; only where value warps need it
   PlanPart part;
   uint64_t full[kStages], empty[kStages];
   uint64_t p_full[kSlots], p_empty[kSlots];
@@ -96,6 +102,9 @@ struct Share {
   }
 };
 
+// The first of the query rows of this warp, in whatever role.
+__device__ __forceinline__ int warp_row(int tile) { return tile * kTileRows + threadIdx.x / 32 % 4 * kWarpRows; }
+
 __device__ __forceinline__ int64_t lse_place(const DecodeParams &p, int seq, int row) {
   return (static_cast<int64_t>(seq) * p.heads + row % p.heads) * p.s_q + row / p.heads;
 }
@@ -121,10 +130,15 @@ class ShareWalk {
   __device__ ShareWalk(const PlanPart &part, const DecodeParams &p)
       : part_(part), p_(p), seq_(part.first_seq), step_(part.first_step), length_(part.first_len) {}
   __device__ bool done() const { return seq_ > part_.last_seq; }
-  __device__ Share take() {
+  __device__ Share take() { return next(p_.rule.fixed() ? p_.rule.split_steps(steps_of(length_)) : INT_MAX / 2); }
+  // All that the part has of the next sequence as if it were one share.
+  __device__ Share take_sequence() { return next(INT_MAX / 2); }
+
+ private:
+  __device__ Share next(int steps) {
     const int end = seq_ == part_.last_seq ? part_.end_step : steps_of(length_);
-    Share share = {seq_, length_, step_, end, step_ > (seq_ == part_.first_seq ? part_.first_step : 0)};
-    if (p_.rule.fixed()) share.end_step = min(end, step_ + p_.rule.split_steps(steps_of(length_)));
+    const Share share = {seq_, length_, step_, min(end, step_ + steps),
+                         step_ > (seq_ == part_.first_seq ? part_.first_step : 0)};
     step_ = share.end_step;
     if (step_ < end) return share;
     ++seq_;
@@ -133,7 +147,6 @@ class ShareWalk {
     return share;
   }
 
- private:
   const PlanPart &part_;
   const DecodeParams &p_;
   int seq_, step_, length_;  // where the next share starts

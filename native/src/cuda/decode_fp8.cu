@@ -129,6 +129,7 @@ DecodeShape decode_fp8_shape(const mla_plan_args &args, int multiprocessors) {
   shape.split_overhead = 2;
   shape.least_steps = 2;
   if (!shape.rule.fixed()) shape.slots = int64_t{2} * shape.parts;
+  shape.joins = false;
   return shape;
 }
 

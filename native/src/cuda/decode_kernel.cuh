@@ -6,10 +6,15 @@
 //   copy    one warp feeds a ring of five 36 KB stages by TMA; the queries of each sequence travel in it as well
 #pragma once
 
+#include "decode_join.cuh"
 #include "decode_score.cuh"
 #include "sm90/tma.cuh"
 
 namespace mla::cuda {
+
+// What becomes of sequences that the plan cuts: the kernel itself joins their splits, or the combine kernel does; or, by the
+// deterministic plan's rule, a part has several splits of one sequence, and the combine kernel joins them.
+enum class Splits { kJoined, kCombined, kByRule };
 
 // ---- copy -------------------------------------------------------------------------------------------------------------
 
@@ -34,7 +39,7 @@ __device__ __forceinline__ void prefetch_keys(const DecodeSmem &smem, const Deco
 
 // Feeds the ring: for each sequence the queries as two stages, then its keys. A whole warp, so that it can hold 32 block
 // table entries; lane 0 issues the copies.
-template <int kCluster>
+template <int kCluster, Splits kSplits>
 __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &maps, const DecodeParams &p, int tile) {
   constexpr int kBoxTokens = kStepTokens / kCluster;
   const int lane = threadIdx.x % 32;
@@ -86,6 +91,18 @@ __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &ma
         }
       });
     }
+    if (kSplits != Splits::kJoined || share.whole() || lane != 0) continue;
+    SplitJoin(smem.part, share).each([&](int part) {
+      sm90::wait_for_flag(part_flag(p, part, tile));
+      sm90::fence_async_proxy_global();
+#pragma unroll 1
+      for (int half = 0; half < 2; ++half) {
+        sm90::barrier_wait(sm90::smem_address(&smem.empty[ring.place]), ring.parity ^ 1);
+        load_partial(p, part, tile, half, sm90::smem_address(smem.stages[ring.place]),
+                     sm90::smem_address(&smem.full[ring.place]), policy);
+        ring.next();
+      }
+    });
   }
 }
 
@@ -108,9 +125,8 @@ __device__ __forceinline__ void mask_scores(float (&s)[16], int first_key, int l
   }
 }
 
-// Hands 1 / sum to the value warps and writes the log-sum-exp of a finished share.
-__device__ __forceinline__ void publish_sums(DecodeSmem &smem, const DecodeParams &p, const Share &share, int tile,
-                                             const RowState &rows, uint32_t sum_parity) {
+// Hands 1 / sum and the log-sum-exp of a finished share to the value warps.
+__device__ __forceinline__ void publish_sums(DecodeSmem &smem, const RowState &rows, float scale_log2, uint32_t sum_parity) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   sm90::barrier_wait(sm90::smem_address(&smem.sum_empty), sum_parity ^ 1);
 #pragma unroll
@@ -119,20 +135,14 @@ __device__ __forceinline__ void publish_sums(DecodeSmem &smem, const DecodeParam
     sum += __shfl_xor_sync(~0u, sum, 1);
     sum += __shfl_xor_sync(~0u, sum, 2);
     if (lane % 4 != 0) continue;
-    const int row = warp * 16 + lane / 4 + 8 * r, query_row = tile * kTileRows + row;
+    const int row = warp * 16 + lane / 4 + 8 * r;
     smem.inverse_sum[row] = sum > 0.0f ? 1.0f / sum : 0.0f;
-    if (query_row >= p.rows) continue;
-    float lse2 = sum > 0.0f ? rows.max[r] * p.scale_log2 + log2f(sum) : -INFINITY;
-    if (share.whole()) {
-      p.lse[lse_place(p, share.seq, query_row)] = natural_lse(lse2);
-    } else {
-      p.partial_lse[static_cast<int64_t>(share.slot(p)) * p.rows + query_row] = lse2;
-    }
+    smem.lse2[row] = sum > 0.0f ? rows.max[r] * scale_log2 + log2f(sum) : -INFINITY;
   }
   sm90::barrier_arrive(sm90::smem_address(&smem.sum_full));
 }
 
-template <int kCluster>
+template <int kCluster, Splits kSplits>
 __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams &p, int tile) {
   RingPosition<kStages> ring;
   RingPosition<kSlots> slots;
@@ -140,16 +150,33 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
   Queries q;
 
   for (ShareWalk walk(smem.part, p); !walk.done();) {
-    const Share share = walk.take();
-    RowState rows = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
-    if (share.takes_queries()) load_queries<kCluster>(smem, q, ring);
+    const Share share = walk.take_sequence();
+    const RowState none = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
+    RowState rows = none;
+    auto publish = [&] {
+      publish_sums(smem, rows, p.scale_log2, sum_parity);
+      sum_parity ^= 1;
+    };
     if (!share.empty()) {
+      load_queries<kCluster>(smem, q, ring);
+      // The splits of a sequence in one go: neither products nor softmax pause between them.
+      int split_end = kSplits == Splits::kByRule ? p.rule.split_steps(steps_of(share.length)) : 0;
       weigh_steps(smem, q, rows, p.scale_log2, share.end_step - share.first_step, ring, slots, [&](float(&s)[16], int step) {
+        if (kSplits == Splits::kByRule && step == split_end) {
+          publish();
+          rows = none;
+          split_end += p.rule.split_steps(steps_of(share.length));
+        }
         mask_scores(s, (share.first_step + step) * kStepTokens, share.length, p, tile);
       });
     }
-    publish_sums(smem, p, share, tile, rows, sum_parity);
-    sum_parity ^= 1;
+    if (kSplits == Splits::kJoined && !share.whole()) {
+      SplitJoin(smem.part, share).each([&](int) {
+        ring.next();
+        ring.next();
+      });
+    }
+    publish();
   }
 }
 
@@ -186,25 +213,11 @@ __device__ __forceinline__ void transpose_quad(uint32_t (&v)[4]) {
   }
 }
 
-// The largest magnitudes of this thread's rows in 128 columns of O.
-__device__ __forceinline__ float2 row_maxima(const float (&o)[64]) {
-  float top[8] = {};  // eight chains
-#pragma unroll
-  for (int i = 0; i < 64; ++i) top[i % 8] = fmaxf(top[i % 8], fabsf(o[i]));
-  float2 rows = {fmaxf(fmaxf(top[0], top[1]), fmaxf(top[4], top[5])), fmaxf(fmaxf(top[2], top[3]), fmaxf(top[6], top[7]))};
-#pragma unroll
-  for (int step = 1; step <= 2; step *= 2) {
-    rows.x = fmaxf(rows.x, __shfl_xor_sync(~0u, rows.x, step));
-    rows.y = fmaxf(rows.y, __shfl_xor_sync(~0u, rows.y, step));
-  }
-  return rows;
-}
-
-// Stores 128 columns of O of a finished share.
-__device__ __forceinline__ void store_output(const DecodeSmem &smem, float (&o)[64], const DecodeParams &p,
+// Stores 128 columns of O of a finished share: of the sequence's result, or of a partial one for the combine kernel.
+__device__ __forceinline__ void store_output(const float (&o)[64], const ShareRows &rows, bool whole, const DecodeParams &p,
                                              const Share &share, int tile, int column) {
-  const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane / 4, query_row = tile * kTileRows + row;
-  float factors[2] = {smem.inverse_sum[row], smem.inverse_sum[row + 8]};
+  const int lane = threadIdx.x % 32, query_row = warp_row(tile) + lane / 4;
+  float factors[2] = {rows.factor[0], rows.factor[1]};
   auto store = [&](auto *out, int64_t first_row, auto pack) {  // values of 16 bits, [rows, 512]
     auto *target = out + (first_row + query_row) * kValueDim + column + lane % 4 * 8;
 #pragma unroll
@@ -223,7 +236,7 @@ __device__ __forceinline__ void store_output(const DecodeSmem &smem, float (&o)[
       }
     }
   };
-  if (share.whole()) {
+  if (whole) {
     store(p.out, static_cast<int64_t>(share.seq) * p.rows, [](float low, float high) { return sm90::pack_bf16(low, high); });
     return;
   }
@@ -239,7 +252,7 @@ __device__ __forceinline__ void store_output(const DecodeSmem &smem, float (&o)[
   store(p.partial_out, first_row, [](float low, float high) { return sm90::pack_f16(low, high); });
 }
 
-template <int kCluster>
+template <int kCluster, Splits kSplits>
 __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams &p, int tile,
                                            int side) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
@@ -295,9 +308,30 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
 
     sm90::barrier_wait(sm90::smem_address(&smem.sum_full), sum_parity);
     sum_parity ^= 1;
-    store_output(smem, left, p, share, tile, side * kValueColumns);
-    store_output(smem, right, p, share, tile, side * kValueColumns + kValueColumns / 2);
+    ShareRows rows(smem);
     sm90::barrier_arrive(sm90::smem_address(&smem.sum_empty));
+    bool whole = share.whole();
+    if (kSplits == Splits::kJoined && !whole) {
+      const SplitJoin join(smem.part, share);
+      join.each([&](int) {
+#pragma unroll 1
+        for (int half = 0; half < 2; ++half) {
+          sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
+          if (half == side && warp_row(tile) < p.rows) add_partial(smem.stages[ring.place], rows, left, right, side);
+          __syncwarp();
+          if (lane == 0) release<kCluster>(smem.empty[ring.place], 1);
+          ring.next();
+        }
+      });
+      if (!join.first()) {
+        leave_partial(p, tile, side, rows, left, right);
+        continue;
+      }
+      whole = true;
+    }
+    if (side == 0) store_lse(p, share, tile, rows, whole);
+    store_output(left, rows, whole, p, share, tile, side * kValueColumns);
+    store_output(right, rows, whole, p, share, tile, side * kValueColumns + kValueColumns / 2);
   }
 }
 
@@ -322,12 +356,12 @@ __device__ __forceinline__ void init_barriers(DecodeSmem &smem) {
 }
 
 // Grid: (tiles, parts); the tiles of a cluster are neighbours.
-template <int kCluster>
+template <int kCluster, Splits kSplits>
 __global__ void __launch_bounds__(kDecodeThreads, 1)
     decode_kernel(const __grid_constant__ DecodeMaps maps, const __grid_constant__ DecodeParams p) {
   extern __shared__ __align__(1024) uint8_t raw_smem[];
   DecodeSmem &smem = *reinterpret_cast<DecodeSmem *>(raw_smem);
-  const int tile = blockIdx.x;
+  const int tile = blockIdx.x, part = kSplits == Splits::kJoined ? joined_part(blockIdx.y) : blockIdx.y;
   const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);
   if (threadIdx.x == 0) {
     sm90::prefetch_tensor_map(&maps.queries);
@@ -336,21 +370,21 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
   }
   if (threadIdx.x < sizeof(PlanPart) / sizeof(int4)) {
     reinterpret_cast<int4 *>(&smem.part)[threadIdx.x] =
-        reinterpret_cast<const int4 *>(p.parts + blockIdx.y)[threadIdx.x];
+        reinterpret_cast<const int4 *>(p.parts + part)[threadIdx.x];
   }
   if (kCluster > 1) sm90::cluster_sync();
   else __syncthreads();
   if (warpgroup == 0) {
     sm90::take_registers<168>();
     sm90::wait_for_previous_kernel();
-    score_role<kCluster>(smem, p, tile);
+    score_role<kCluster, kSplits>(smem, p, tile);
   } else if (warpgroup == 3) {
     sm90::give_registers<24>();
-    if (threadIdx.x / 32 == 12) copy_role<kCluster>(smem, maps, p, tile);
+    if (threadIdx.x / 32 == 12) copy_role<kCluster, kSplits>(smem, maps, p, tile);
   } else {
     sm90::take_registers<160>();
     sm90::wait_for_previous_kernel();
-    value_role<kCluster>(smem, p, tile, warpgroup - 1);
+    value_role<kCluster, kSplits>(smem, p, tile, warpgroup - 1);
   }
   if (kCluster > 1) sm90::cluster_sync();  // a block's shared memory must outlive its peer's copies and arrivals
 }

@@ -17,6 +17,8 @@ struct PlanParams {
   const int32_t *seq_lens;
   PlanPart *parts;
   int32_t *splits;
+  uint32_t *flags;  // to be cleared
+  int flag_count;
   int batch, part_count, overhead, split_overhead, least, least_piece;
   SplitRule rule;
 };
@@ -173,6 +175,8 @@ __global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
       row.first_len = p.seq_lens[row.first_seq];
       row.end_step = to.step > 0 ? to.step : steps_of(p.seq_lens[row.last_seq]);
     }
+    if (!fixed && from.step > 0) row.splits_before = part - first_part(from.seq);
+    if (!fixed && to.step > 0) row.splits_after = last_part(to.seq) - part;
     p.parts[part] = row;
     jobs[part] = cut_here(to, part);
   }
@@ -187,6 +191,7 @@ __global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
     job.combine_part = part;
   }
   for (int b = threadIdx.x; b < p.batch && !fixed; b += kPlanThreads) p.splits[b + 1] = last_part(b) - first_part(b) + 1;
+  for (int i = threadIdx.x; i < p.flag_count; i += kPlanThreads) p.flags[i] = 0;
   if (threadIdx.x == 0) p.splits[0] = 0;
   __syncthreads();
   prefix_sum(p.splits + 1, p.batch, totals);
@@ -203,8 +208,10 @@ cudaError_t launch_plan(const DecodeShape &shape, const int32_t *seq_lens, int32
   cudaError_t status =
       cudaFuncSetAttribute(plan_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(smem(kMaxPlanBatch)));
   if (status != cudaSuccess) return status;
-  PlanParams params = {seq_lens, reinterpret_cast<PlanPart *>(tiles), splits, shape.batch, shape.parts,
-                       shape.sequence_overhead, shape.split_overhead, shape.least_steps, shape.least_piece, shape.rule};
+  auto *parts = reinterpret_cast<PlanPart *>(tiles);
+  PlanParams params = {seq_lens, parts, splits, reinterpret_cast<uint32_t *>(parts + shape.parts), shape.flags(), shape.batch,
+                       shape.parts, shape.sequence_overhead, shape.split_overhead, shape.least_steps, shape.least_piece,
+                       shape.rule};
   plan_kernel<<<1, kPlanThreads, smem(shape.batch), stream>>>(params);
   return cudaGetLastError();
 }

@@ -9,6 +9,7 @@ namespace mla::cuda {
 
 constexpr int kBlockTokens = 64;
 constexpr int kStepTokens = 32;  // the kernels work and the plan counts in steps of so many keys
+constexpr int kWarpRows = 16;  // of a tile
 constexpr int kTileRows = 64;  // query rows (s_q x heads) of one thread block
 constexpr int kHeadDim = 576;  // latent and rope part of a key
 constexpr int kValueDim = 512;
@@ -55,13 +56,16 @@ struct SplitRule {
 };
 
 // One row of `tiles`: the work of one worker (the thread blocks that share a part), from (first_seq, first_step) to
-// (last_seq, end_step); first_seq > last_seq when there is none. Beside it, and not connected with it, row j holds the
+// (last_seq, end_step); first_seq > last_seq when there is none. The plan by load also says how many splits of first_seq
+// lie before the part, and how many of last_seq after it. Beside it, and not connected with it, row j holds the
 // j-th sequence that has been cut (combine_seq, or -1 when there are fewer), in how many splits, and the part that has
 // the first of them; the deterministic plan, whose splits follow from the lengths, does without.
 struct alignas(16) PlanPart {
   int32_t first_seq, first_step, last_seq, end_step;
-  int32_t combine_seq, combine_splits, combine_part;
   int32_t first_len;  // length of first_seq: saves the kernel's start one dependent load
+  int16_t splits_before, splits_after;
+  int32_t combine_seq;
+  int16_t combine_splits, combine_part;
 };
 static_assert(sizeof(PlanPart) == 32, "a row of tiles is eight int32");
 

@@ -272,7 +272,7 @@ DecodeCall::DecodeCall(const DecodeCase &shape, uint64_t seed) : case_(shape), r
 void DecodeCall::allocate_plan(mla_decode_args &args) {
   auto layout = cuda::decode_shape(args.plan, multiprocessors());
   const int64_t batch = args.plan.batch, workspace = cuda::workspace_floats(layout);
-  args.tiles = tensor(allocate<int32_t>(layout.parts * 8), MLA_I32, {layout.parts, 8});
+  args.tiles = tensor(allocate<int32_t>(layout.plan_rows() * 8), MLA_I32, {layout.plan_rows(), 8});
   args.splits = tensor(allocate<int32_t>(batch + 1), MLA_I32, {batch + 1});
   args.workspace = tensor(allocate<float>(workspace), MLA_F32, {workspace});
   CHECK_CUDA(cudaMemset(args.workspace.data, 0xFF, workspace * sizeof(float)));

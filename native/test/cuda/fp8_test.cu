@@ -152,7 +152,7 @@ class Fp8Call {
   static cuda::DecodeShape allocate_plan(DeviceMemory &memory, mla_decode_args &args) {
     const cuda::DecodeShape layout = cuda::decode_fp8_shape(args.plan, multiprocessors());
     const int64_t workspace = cuda::workspace_floats(layout);
-    args.tiles = tensor(memory.allocate<int32_t>(layout.parts * 8), MLA_I32, {layout.parts, 8});
+    args.tiles = tensor(memory.allocate<int32_t>(layout.plan_rows() * 8), MLA_I32, {layout.plan_rows(), 8});
     args.splits = tensor(memory.allocate<int32_t>(layout.batch + 1), MLA_I32, {layout.batch + 1});
     args.workspace = tensor(memory.allocate<float>(workspace), MLA_F32, {workspace});
     CHECK_CUDA(cudaMemset(args.workspace.data, 0xFF, workspace * sizeof(float)));

@@ -89,6 +89,9 @@ __device__ __forceinline__ bool named_sync_or(uint32_t id, bool value) {
 // Orders this thread's ordinary shared memory accesses before later ones of the tensor cores and the copy engine.
 __device__ __forceinline__ void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+// And its ordinary accesses to global memory.
+__device__ __forceinline__ void fence_async_proxy_global() { asm volatile("fence.proxy.async.global;" ::: "memory"); }
+
 __device__ __forceinline__ uint32_t cluster_rank() {
   uint32_t rank;
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
@@ -97,6 +100,19 @@ __device__ __forceinline__ uint32_t cluster_rank() {
 
 __device__ __forceinline__ void cluster_sync() {
   asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
+
+// A flag in global memory: `set_flag` publishes what this thread and those that it has met at a barrier have written; who
+// has waited for the flag, and whoever meets that thread at a barrier, sees it. The reader clears it for the next time.
+__device__ __forceinline__ void set_flag(uint32_t *flag) {
+  asm volatile("fence.acq_rel.gpu;\nst.relaxed.gpu.global.u32 [%0], 1;" ::"l"(flag) : "memory");
+}
+__device__ __forceinline__ void wait_for_flag(uint32_t *flag) {
+  uint32_t value;
+  do {
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
+  } while (value == 0);
+  asm volatile("st.relaxed.gpu.global.u32 [%0], 0;" ::"l"(flag) : "memory");
 }
 
 // Programmatic dependent launch: the next kernel of the stream may start now; and: wait for the previous one's results.

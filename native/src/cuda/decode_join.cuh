@@ -1,0 +1,187 @@
+// Joins the splits of a cut sequence inside the decode kernel.
+//
+// Two splits that follow each other are joined by the first one's part. As a rule that is long after the second one's result
+// is there, since a part begins with what the part before it left over; so the partial result comes through the ring behind
+// the last keys, and nobody waits. Of many splits every eighth takes in the seven behind it, then of these every eighth, and
+// so on; the first split ends up with all. Which takes in which, and with it every bit of the result, follows from the plan
+// alone. Workers only wait for later parts, which the blocks that start first have.
+#pragma once
+
+#include "decode_common.cuh"
+#include "sm90/tma.cuh"
+#include "sm90/wgmma.cuh"
+
+namespace mla::cuda {
+
+// The partial result that a part leaves, sixteen rows of it: F16, 256 columns after the other, as the accumulators lie; then
+// [rows, 4] scales and the log-sum-exps. In a stage of the ring lie one half of the columns of a tile, then scales and
+// log-sum-exps.
+constexpr int kPartialHalfBytes = kWarpRows * kValueColumns * 2;
+constexpr int kPartialRowBytes = kWarpRows * (kScales + 1) * 4;
+constexpr int kPartialBytes = 2 * kPartialHalfBytes + kPartialRowBytes;
+constexpr int kStagedRowsAt = kScoreWarps * kPartialHalfBytes;
+static_assert(kStagedRowsAt + kScoreWarps * kPartialRowBytes <= kStageBytes, "half of a partial result fits into a stage");
+static_assert(kPartialBytes == kWarpRows * (kValueDim / 2 + kScales + 1) * 4, "takes what decode.cu's workspace has for it");
+
+// The largest magnitudes of this thread's rows in 128 columns of O.
+__device__ __forceinline__ float2 row_maxima(const float (&o)[64]) {
+  float top[8] = {};  // eight chains
+#pragma unroll
+  for (int i = 0; i < 64; ++i) top[i % 8] = fmaxf(top[i % 8], fabsf(o[i]));
+  float2 rows = {fmaxf(fmaxf(top[0], top[1]), fmaxf(top[4], top[5])), fmaxf(fmaxf(top[2], top[3]), fmaxf(top[6], top[7]))};
+#pragma unroll
+  for (int step = 1; step <= 2; step *= 2) {
+    rows.x = fmaxf(rows.x, __shfl_xor_sync(~0u, rows.x, step));
+    rows.y = fmaxf(rows.y, __shfl_xor_sync(~0u, rows.y, step));
+  }
+  return rows;
+}
+
+// What the score warps found for this thread's rows of O, r and r + 8 of its warp's sixteen.
+struct ShareRows {
+  float factor[2];  // from the accumulators to the result
+  float lse2[2];    // log-sum-exp, base 2
+  __device__ explicit ShareRows(const DecodeSmem &smem) {
+    const int row = warp_row(0) + threadIdx.x % 32 / 4;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      factor[r] = smem.inverse_sum[row + 8 * r];
+      lse2[r] = smem.lse2[row + 8 * r];
+    }
+  }
+};
+
+__device__ __forceinline__ int joined_part(int block) { return gridDim.y - 1 - block; }
+
+// A split among those of its sequence.
+class SplitJoin {
+ public:
+  __device__ SplitJoin(const PlanPart &part, const Share &share)
+      : before_(share.first_step > 0 ? part.splits_before : 0),
+        after_(share.end_step * kStepTokens >= share.length ? 0 : part.splits_after) {}
+  // Whether it ends up with all others.
+  __device__ bool first() const { return before_ == 0; }
+  // Calls take(part) for each later part whose split this one takes in.
+  template <typename Take>
+  __device__ void each(Take take) const {
+    constexpr int kTogether = 8;
+#pragma unroll 1
+    for (int distance = 1; distance <= after_ && before_ % (kTogether * distance) == 0; distance *= kTogether) {
+#pragma unroll 1
+      for (int i = 1; i < kTogether && i * distance <= after_; ++i) take(joined_part(blockIdx.y) + i * distance);
+    }
+  }
+
+ private:
+  int before_, after_;  // splits of the sequence before and behind this one
+};
+
+__device__ __forceinline__ uint32_t *part_flag(const DecodeParams &p, int part, int tile) {
+  return p.flags + part * gridDim.x + tile;
+}
+
+__device__ __forceinline__ uint8_t *partial_result(const DecodeParams &p, int part, int row) {
+  const int64_t sixteens = (p.rows + kWarpRows - 1) / kWarpRows * static_cast<int64_t>(part) + row / kWarpRows;
+  return p.joined + sixteens * kPartialBytes;
+}
+
+// For the copy warp: loads half of a partial result into a stage.
+__device__ __forceinline__ void load_partial(const DecodeParams &p, int part, int tile, int side, uint32_t stage,
+                                             uint32_t barrier, uint64_t policy) {
+  const int first_row = tile * kTileRows;
+  const int groups = min((p.rows - first_row + kWarpRows - 1) / kWarpRows, kScoreWarps);
+  sm90::barrier_expect_bytes(barrier, groups * (kPartialHalfBytes + kPartialRowBytes));
+#pragma unroll 1
+  for (int group = 0; group < groups; ++group) {
+    const uint8_t *source = partial_result(p, part, first_row + group * kWarpRows);
+    sm90::bulk_load(stage + group * kPartialHalfBytes, source + side * kPartialHalfBytes, kPartialHalfBytes, barrier, policy);
+    sm90::bulk_load(stage + kStagedRowsAt + group * kPartialRowBytes, source + 2 * kPartialHalfBytes, kPartialRowBytes,
+                    barrier, policy);
+  }
+}
+
+// Adds the half of a partial result that lies in a stage to O, which is that of both splits then.
+__device__ __forceinline__ void add_partial(const uint8_t *stage, ShareRows &rows, float (&left)[64], float (&right)[64],
+                                            int side) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const float *scales = reinterpret_cast<const float *>(stage + kStagedRowsAt + warp * kPartialRowBytes);
+  float own[2], other[2][2];  // [half of the columns][row]
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int row = lane / 4 + 8 * r;
+    const float here = rows.lse2[r], there = scales[kWarpRows * kScales + row];
+    const float top = fmaxf(here, there), base = top == -INFINITY ? 0.0f : top;
+    const float mine = exp2f(here - base), theirs = exp2f(there - base), total = mine + theirs;
+    const float inverse = total > 0.0f ? 1.0f / total : 0.0f;
+    own[r] = rows.factor[r] * mine * inverse;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) other[half][r] = theirs * inverse * scales[row * kScales + side * 2 + half];
+    rows.factor[r] = 1.0f;
+    rows.lse2[r] = total > 0.0f ? base + log2f(total) : -INFINITY;
+  }
+  const uint4 *halves = reinterpret_cast<const uint4 *>(stage + warp * kPartialHalfBytes) + lane;
+  auto add = [&](float(&o)[64], int half) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const uint4 v = halves[(half * 8 + i) * 32];
+      const uint32_t pairs[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const float2 pair = __half22float2(*reinterpret_cast<const __half2 *>(&pairs[k]));
+        o[i * 8 + k * 2] = o[i * 8 + k * 2] * own[k % 2] + pair.x * other[half][k % 2];
+        o[i * 8 + k * 2 + 1] = o[i * 8 + k * 2 + 1] * own[k % 2] + pair.y * other[half][k % 2];
+      }
+    }
+  };
+  add(left, 0);
+  add(right, 1);
+}
+
+// Leaves the result of a split for another one. All value warps together.
+__device__ __forceinline__ void leave_partial(const DecodeParams &p, int tile, int side,
+                                              const ShareRows &rows, const float (&left)[64], const float (&right)[64]) {
+  const int lane = threadIdx.x % 32;
+  if (warp_row(tile) < p.rows) {
+    uint8_t *target = partial_result(p, joined_part(blockIdx.y), warp_row(tile));
+    float *scales = reinterpret_cast<float *>(target + 2 * kPartialHalfBytes) + lane / 4 * kScales + side * 2;
+    float *lse2 = reinterpret_cast<float *>(target + 2 * kPartialHalfBytes) + kWarpRows * kScales + lane / 4;
+    uint4 *halves = reinterpret_cast<uint4 *>(target + side * kPartialHalfBytes) + lane;
+    auto store = [&](const float(&o)[64], int half) {
+      const float2 top = row_maxima(o);
+      float up[2];
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const HalfScale scale((r == 0 ? top.x : top.y) * rows.factor[r]);
+        up[r] = rows.factor[r] * scale.up;  // at most 2^126: the sums are at least 1
+        if (lane % 4 == 0) scales[8 * r * kScales + half] = scale.down;
+      }
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        uint32_t v[4];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) v[k] = sm90::pack_f16(o[i * 8 + k * 2] * up[k % 2], o[i * 8 + k * 2 + 1] * up[k % 2]);
+        halves[(half * 8 + i) * 32] = make_uint4(v[0], v[1], v[2], v[3]);
+      }
+    };
+    store(left, 0);
+    store(right, 1);
+    if (side == 0 && lane % 4 == 0) lse2[0] = rows.lse2[0], lse2[8] = rows.lse2[1];
+    sm90::fence_async_proxy_global();
+  }
+  sm90::named_sync<kValueWarps * 32>(kJoinSync);
+  if (threadIdx.x == kScoreWarps * 32) sm90::set_flag(part_flag(p, joined_part(blockIdx.y), tile));
+}
+
+// The log-sum-exp of a finished share.
+__device__ __forceinline__ void store_lse(const DecodeParams &p, const Share &share, int tile, const ShareRows &rows,
+                                          bool whole) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int row = warp_row(tile) + threadIdx.x % 32 / 4 + 8 * r;
+    if (threadIdx.x % 4 > 0 || row >= p.rows) continue;
+    if (whole) p.lse[lse_place(p, share.seq, row)] = natural_lse(rows.lse2[r]);
+    else p.partial_lse[static_cast<int64_t>(share.slot(p)) * p.rows + row] = rows.lse2[r];
+  }
+}
+
+}  // namespace mla::cuda
