@@ -124,7 +124,8 @@ int small() {
   const DecodeCase cases[] = {
       {1, 1, 16, {70}},          {2, 1, 128, {130, 0}},     {2, 2, 128, {65, 200}},
       {3, 4, 5, {3, 1, 64}},     {1, 1, 64, {700}},         {3, 1, 16, {700, 0, 65}, true},
-      {1, 2, 128, {1200}, true}};
+      {1, 2, 128, {1200}, true}, {2, 1, 128, {1600, 900}, true},
+      {13, 4, 128, {700, 3, 64, 0, 130, 65, 96, 31, 400, 128, 1, 290, 50}}};
   int wrong = 0;
   for (const DecodeCase &shape : cases) wrong += !run_case(shape, 7, false);
   std::printf("small: %d wrong\n", wrong);
