@@ -20,12 +20,8 @@ static_assert(kFp8ScoreWarps == 2 * kFp8Groups && kFp8ScoreWarps == kFp8KeyTiles
 static_assert(kFp8Groups == kScales, "a group of a partial result has one scale, too");
 static_assert(kFp8StepBytes % 16 == 0 && kFp8RopeAt + 2 * (kHeadDim - kValueDim) == kFp8TokenBytes, "layout of a token");
 
-// Q and S carry what the latent's BF16 operands lack.
-constexpr float kQueryShift = 0x1p100f, kScoreShift = 0x1p20f;
-static_assert(kQueryShift * kScoreShift * sm90::kE4m3InBf16 == 1.0f);
 // P times scale is at most 2^8 (see kSlack) in units of the running maximum, and F16 has room for 2^15.
 constexpr float kWeightShift = 0x1p7f;
-constexpr float kOutputShift = 1.0f / (kWeightShift * sm90::kE4m3InF16);
 constexpr float kSlack = 8.0f;  // the running maximum moves only when it has grown by 2^8
 constexpr float kLeastScale = 0x1p-60f;
 

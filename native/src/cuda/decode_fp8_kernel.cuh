@@ -5,8 +5,8 @@
 //           half of the keys. Then, each for eight keys, the softmax, and P times the keys' scales -> shared memory
 //   value   four, each the 128 columns of a group of O += P V
 //   copy    one, feeds a ring of 41 KB slots: cached tokens are contiguous, so a slot is two bulk copies
-// The latents go from the ring into registers as bytes and become BF16 or F16 operands there by shifts and masks. What that
-// leaves out, a power of two and the scales, goes into Q, S and P. Nothing dequantised is ever stored.
+// The latents go from the ring into registers as bytes and become F16 operands there; their scales go into S and P. Nothing
+// dequantised is ever stored.
 #pragma once
 
 #include "decode_fp8_common.cuh"
@@ -83,13 +83,13 @@ __device__ __forceinline__ int rope_byte(int group) {
 template <int kTiles>
 using Fp8Queries = uint4[kFp8Slices + 1][kTiles];
 
+// Loads the queries of a warp's group; the latent part as F16. For its range each row is multiplied by a power of two, which
+// brings its largest magnitude close to F16's largest, and S by the inverse: `factor`, of rows g and g + 8 of each tile.
 template <int kTiles>
-__device__ __forceinline__ void fp8_load_queries(Fp8Queries<kTiles> &q, const Fp8Params &p, int seq, int first_row, int group) {
-  const int lane = threadIdx.x % 32;
-  auto shifted = [](uint32_t pair) {
-    const float2 v = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162 *>(&pair));
-    return sm90::pack_bf16(v.x * kQueryShift, v.y * kQueryShift);
-  };
+__device__ __forceinline__ void fp8_load_queries(Fp8Smem<kTiles> &smem, Fp8Queries<kTiles> &q, float (&factor)[kTiles][2],
+                                                 const Fp8Params &p, int seq, int first_row, int group) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  auto pair_of = [](uint32_t bits) { return *reinterpret_cast<const __nv_bfloat162 *>(&bits); };
 #pragma unroll
   for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
@@ -97,22 +97,51 @@ __device__ __forceinline__ void fp8_load_queries(Fp8Queries<kTiles> &q, const Fp
       const int row = first_row + tile * 16 + lane / 4 + 8 * r;
       const bool valid = row < p.decode.rows;
       const __nv_bfloat16 *source = p.q + seq * p.q_batch_stride + (valid ? row : 0) * p.q_row_stride;
+      __nv_bfloat162 tops = pair_of(0);
 #pragma unroll
       for (int slice = 0; slice <= kFp8Slices; ++slice) {
         const int dim = slice < kFp8Slices ? latent_byte(group) + slice * 4 : kValueDim + (rope_byte(group) - kFp8RopeAt) / 2;
         uint2 v = *reinterpret_cast<const uint2 *>(source + dim);  // four dimensions
-        if (slice < kFp8Slices) {  // bytes 1 and 3 of a word are one operand, 0 and 2 the other
-          const uint32_t odd = __byte_perm(v.x, v.y, 0x7632), even = __byte_perm(v.x, v.y, 0x5410);
-          v = make_uint2(shifted(odd), shifted(even));
-        }
+        if (!valid) v = make_uint2(0, 0);
+        tops = __hmax2(tops, __hmax2(__habs2(pair_of(v.x)), __habs2(pair_of(v.y))));
         if (r == 0) {
-          q[slice][tile].x = valid ? v.x : 0;
-          q[slice][tile].z = valid ? v.y : 0;
+          q[slice][tile].x = v.x;
+          q[slice][tile].z = v.y;
         } else {
-          q[slice][tile].y = valid ? v.x : 0;
-          q[slice][tile].w = valid ? v.y : 0;
+          q[slice][tile].y = v.x;
+          q[slice][tile].w = v.y;
         }
       }
+      float top = fmaxf(__low2float(tops), __high2float(tops));
+      top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+      top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+      if (lane % 4 == 0) smem.top[warp][tile * 16 + lane / 4 + 8 * r] = top;
+    }
+  }
+  sm90::named_sync<kFp8Groups * 32>(kFp8HalfSync + warp / kFp8Groups);
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) {
+    float up[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float largest = 0.0f;
+#pragma unroll
+      for (int g = 0; g < kFp8Groups; ++g) {
+        largest = fmaxf(largest, smem.top[warp / kFp8Groups * kFp8Groups + g][tile * 16 + lane / 4 + 8 * r]);
+      }
+      const HalfScale scale(largest);
+      up[r] = scale.up;
+      factor[tile][r] = scale.down * p.decode.scale_log2;
+    }
+    auto scaled = [&](uint32_t pair, float by, bool rope) {
+      const float2 v = __bfloat1622float2(pair_of(pair));
+      return rope ? sm90::pack_bf16(v.x * by, v.y * by) : sm90::pack_f16(v.x * by, v.y * by);
+    };
+#pragma unroll
+    for (int slice = 0; slice <= kFp8Slices; ++slice) {
+      uint4 &a = q[slice][tile];
+      const bool rope = slice == kFp8Slices;
+      a = make_uint4(scaled(a.x, up[0], rope), scaled(a.y, up[1], rope), scaled(a.z, up[0], rope), scaled(a.w, up[1], rope));
     }
   }
 }
@@ -144,10 +173,9 @@ __device__ __forceinline__ void fp8_score_parts(const uint8_t *keys, const Fp8Qu
     for (int slice = 0; slice < kFp8Slices; ++slice) {
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
-        const uint32_t word = reinterpret_cast<const uint32_t *>(latent[i])[slice];
-        const uint32_t odd = sm90::upper_e4m3_bf16(word), even = sm90::lower_e4m3_bf16(word);
+        const uint2 key = sm90::e4m3_to_f16(reinterpret_cast<const uint32_t *>(latent[i])[slice]);
 #pragma unroll
-        for (int tile = 0; tile < kTiles; ++tile) sm90::mma_bf16(s[i][tile], q[slice][tile], odd, even);
+        for (int tile = 0; tile < kTiles; ++tile) sm90::mma_f16(s[i][tile], q[slice][tile], key.x, key.y);
       }
     }
 #pragma unroll
@@ -156,7 +184,7 @@ __device__ __forceinline__ void fp8_score_parts(const uint8_t *keys, const Fp8Qu
       float scale[2];
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
-        scale[j] = *reinterpret_cast<const float *>(scales + (i * 8 + j) * kFp8TokenBytes) * kScoreShift;
+        scale[j] = *reinterpret_cast<const float *>(scales + (i * 8 + j) * kFp8TokenBytes);
       }
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
@@ -258,20 +286,20 @@ struct Fp8Softmax {
   }
 };
 
-// S times scale_log2 of a score warp's eight keys: its own part, in s, and those of the other groups.
+// S of a score warp's eight keys, in units of the softmax: its own part, in s, and those of the other groups.
 template <int kTiles>
-__device__ __forceinline__ void fp8_add_parts(const float4 (&parts)[kFp8Groups - 1][kTiles][32], float scale_log2,
-                                              Fp8Scores<kTiles> &s) {
+__device__ __forceinline__ void fp8_add_parts(const float4 (&parts)[kFp8Groups - 1][kTiles][32],
+                                              const float (&factor)[kTiles][2], Fp8Scores<kTiles> &s) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int tile = 0; tile < kTiles; ++tile) {
     float4 v[kFp8Groups - 1];
 #pragma unroll
     for (int g = 0; g < kFp8Groups - 1; ++g) v[g] = parts[g][tile][lane];
-    s[tile][0] = (s[tile][0] + v[0].x + v[1].x + v[2].x) * scale_log2;
-    s[tile][1] = (s[tile][1] + v[0].y + v[1].y + v[2].y) * scale_log2;
-    s[tile][2] = (s[tile][2] + v[0].z + v[1].z + v[2].z) * scale_log2;
-    s[tile][3] = (s[tile][3] + v[0].w + v[1].w + v[2].w) * scale_log2;
+    s[tile][0] = (s[tile][0] + v[0].x + v[1].x + v[2].x) * factor[tile][0];
+    s[tile][1] = (s[tile][1] + v[0].y + v[1].y + v[2].y) * factor[tile][0];
+    s[tile][2] = (s[tile][2] + v[0].z + v[1].z + v[2].z) * factor[tile][1];
+    s[tile][3] = (s[tile][3] + v[0].w + v[1].w + v[2].w) * factor[tile][1];
   }
 }
 
@@ -341,13 +369,14 @@ __device__ __forceinline__ void fp8_score_role(Fp8Smem<kTiles> &smem, const Fp8P
   RingPosition<kSlots> slots;
   uint32_t sum_parity = 0;
   Fp8Queries<kTiles> q;
+  float factor[kTiles][2];
   Fp8Softmax<kTiles> softmax;
 
   for (ShareWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     const int end_key = min(share.end_step * kStepTokens, share.length);
     softmax.start();
-    if (share.takes_queries()) fp8_load_queries<kTiles>(q, params, share.seq, first_row, group);
+    if (share.takes_queries()) fp8_load_queries(smem, q, factor, params, share.seq, first_row, group);
 
     for (int step = share.first_step; step < share.end_step; step += 2) {
       const int first_key = step * kStepTokens;
@@ -362,7 +391,7 @@ __device__ __forceinline__ void fp8_score_role(Fp8Smem<kTiles> &smem, const Fp8P
       ring.next();
       sm90::named_sync<kFp8Groups * 32>(kFp8HalfSync + half);
 
-      fp8_add_parts<kTiles>(smem.parts[warp], p.scale_log2, s);
+      fp8_add_parts<kTiles>(smem.parts[warp], factor, s);
       if (first_key + kFp8SlotTokens > min(end_key, share.length - (p.s_q - 1))) {
         fp8_mask<kTiles>(s, p, first_row, end_key - first_key - my_key, share.length - first_key - my_key);
       }
@@ -413,23 +442,33 @@ __device__ __forceinline__ void fp8_add_values(const Fp8Smem<kTiles> &smem, cons
     const uint8_t *source = columns + (k * 8 + lane % 4 * 2) * kFp8TokenBytes + lane / 4 * 16;
     auto load = [&](int key) { return *reinterpret_cast<const uint4 *>(source + key * kFp8TokenBytes); };
     const uint4 v0 = load(0), v1 = load(1), v8 = load(8), v9 = load(9);
-    // Two neighbouring bytes of each of two keys a word: a product's operand is the lower or the upper of them.
-    auto multiply = [&](int n, uint32_t low, uint32_t high) {
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        sm90::mma_f16(o[tile][n], a[tile], sm90::lower_e4m3_f16(low), sm90::lower_e4m3_f16(high));
-        sm90::mma_f16(o[tile][n + 1], a[tile], sm90::upper_e4m3_f16(low), sm90::upper_e4m3_f16(high));
-      }
-    };
     auto multiply_word = [&](int n, uint32_t w0, uint32_t w1, uint32_t w8, uint32_t w9) {
-      multiply(n, __byte_perm(w0, w1, 0x5410), __byte_perm(w8, w9, 0x5410));
-      multiply(n + 2, __byte_perm(w0, w1, 0x7632), __byte_perm(w8, w9, 0x7632));
+#pragma unroll
+      for (int i = 0; i < 4; i += 2) {  // two columns: of each, two keys side by side are half of an operand
+        const int bytes = i == 0 ? 0x5140 : 0x7362;
+        const uint2 low = sm90::e4m3_to_f16(__byte_perm(w0, w1, bytes)), high = sm90::e4m3_to_f16(__byte_perm(w8, w9, bytes));
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+          sm90::mma_f16(o[tile][n + i], a[tile], low.x, high.x);
+          sm90::mma_f16(o[tile][n + i + 1], a[tile], low.y, high.y);
+        }
+      }
     };
     multiply_word(0, v0.x, v1.x, v8.x, v9.x);
     multiply_word(4, v0.y, v1.y, v8.y, v9.y);
     multiply_word(8, v0.z, v1.z, v8.z, v9.z);
     multiply_word(12, v0.w, v1.w, v8.w, v9.w);
   }
+}
+
+// Clears a group's columns of the keys past the `used` ones: they may hold anything, and 0 x NaN must not reach O.
+__device__ __forceinline__ void fp8_clear_values(uint8_t *columns, int used) {
+  const int lane = threadIdx.x % 32;
+  for (int key = used; key < kFp8SlotTokens; ++key) {
+    *reinterpret_cast<uint32_t *>(columns + key * kFp8TokenBytes + lane * 4) = 0;
+  }
+  sm90::fence_async_proxy();  // a copy will write there
+  __syncwarp();
 }
 
 template <int kTiles>
@@ -441,7 +480,7 @@ __device__ __forceinline__ void fp8_store_output(const Fp8Smem<kTiles> &smem, co
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = tile * 16 + lane / 4 + 8 * r, query_row = first_row + row;
-      const float factor = smem.inverse_sum[row] * kOutputShift;
+      const float factor = smem.inverse_sum[row] * (1.0f / kWeightShift);
       auto value = [&](int i) { return o[tile][i % 16][r * 2 + i / 16] * factor; };
       const int64_t column = group * 128 + lane % 4 * 32;
       if (share.whole()) {
@@ -507,7 +546,10 @@ __device__ __forceinline__ void fp8_value_role(Fp8Smem<kTiles> &smem, const Deco
           }
         }
       }
-      fp8_add_values(smem, smem.ring[ring.place] + group * 128, slots.place, group, o);
+      uint8_t *columns = smem.ring[ring.place] + group * 128;
+      const int used = min(share.end_step * kStepTokens, share.length) - step * kStepTokens;
+      if (used < kFp8SlotTokens) fp8_clear_values(columns, used);
+      fp8_add_values(smem, columns, slots.place, group, o);
       __syncwarp();
       if (lane == 0) {
         sm90::barrier_arrive(sm90::smem_address(&smem.p_empty[slots.place]));
@@ -558,7 +600,7 @@ __global__ void __launch_bounds__(kFp8Threads, 1) decode_fp8_kernel(const __grid
     sm90::wait_for_previous_kernel();
     fp8_score_role(smem, p, first_row);
   } else if (warp < kFp8ScoreWarps + kFp8ValueWarps) {
-    sm90::take_registers<168>();
+    sm90::take_registers<176>();
     sm90::wait_for_previous_kernel();
     fp8_value_role(smem, p.decode, first_row, warp - kFp8ScoreWarps);
   } else {
