@@ -48,6 +48,7 @@ final class Engines {
 
     private final Function<Key, LoadedModel> loader;
     private final Map<Key, Entry> entries = new HashMap<>();
+    private final Object loading = new Object(); // one at a time: a model takes a part of the memory that it finds free
 
     Engines(Function<Key, LoadedModel> loader) {
         this.loader = loader;
@@ -68,6 +69,28 @@ final class Engines {
             this.entry = entry;
         }
 
+        /**
+         * This, once the model is loaded. Where loading fails, all who wait fail with the same cause, their leases are
+         * closed, and the next to ask tries again.
+         *
+         * @param poll called every 100 ms of waiting; what it throws ends the wait
+         */
+        Lease await(Runnable poll) {
+            try {
+                Waiting.await(entry.model, poll);
+                return this;
+            } catch (ExecutionException e) {
+                close();
+                FatalDevice.exitIfLost(e.getCause());
+                throw new IllegalStateException(
+                        "cannot load the model " + key.folder + ": " + Waiting.describe(e.getCause()), e.getCause());
+            } catch (RuntimeException e) {
+                close();
+                throw e;
+            }
+        }
+
+        /** What was waited for. */
         LoadedModel model() {
             return entry.model.join();
         }
@@ -96,34 +119,17 @@ final class Engines {
     }
 
     /**
-     * Leases a model, loading it where no task has before. Loading happens once, on a thread of its own, however many
-     * tasks wait for it; where it fails, all of them fail with the same cause and the next to ask tries again.
-     *
-     * @param poll called every 100 ms of waiting; what it throws ends the wait
+     * Leases a model, and starts to load it where no task has before: once, on a thread of its own, however many tasks
+     * will {@link Lease#await} it.
      */
-    Lease lease(Key key, Runnable poll) {
-        Entry entry;
-        synchronized (this) {
-            entry = entries.get(key);
-            if (entry == null) {
-                entry = startLoading(key);
-                entries.put(key, entry);
-            }
-            entry.leases++;
+    synchronized Lease lease(Key key) {
+        Entry entry = entries.get(key);
+        if (entry == null) {
+            entry = startLoading(key);
+            entries.put(key, entry);
         }
-        Lease lease = new Lease(key, entry);
-        try {
-            Waiting.await(entry.model, poll);
-            return lease;
-        } catch (ExecutionException e) {
-            lease.close();
-            FatalDevice.exitIfLost(e.getCause());
-            throw new IllegalStateException(
-                    "cannot load the model " + key.folder + ": " + Waiting.describe(e.getCause()), e.getCause());
-        } catch (RuntimeException e) {
-            lease.close();
-            throw e;
-        }
+        entry.leases++;
+        return new Lease(key, entry);
     }
 
     /** Models loaded or loading. */
@@ -164,9 +170,12 @@ final class Engines {
                     key.folder,
                     key.settings,
                     SparkMlaPlugin.isConfigured() ? "executor" : "JVM (spark.plugins does not name SparkMlaPlugin)");
-            long start = System.nanoTime();
-            LoadedModel model = loader.apply(key);
-            log.info("Loaded {} in {} ms", key.folder, (System.nanoTime() - start) / 1_000_000);
+            LoadedModel model;
+            synchronized (loading) {
+                long start = System.nanoTime();
+                model = loader.apply(key);
+                log.info("Loaded {} in {} ms", key.folder, (System.nanoTime() - start) / 1_000_000);
+            }
             entry.model.complete(model);
         } catch (Throwable e) { // also LinkageError: the waiting tasks must hear of everything
             synchronized (this) {

@@ -25,19 +25,22 @@ record GenerateTask(
 
     /** The rows with what was generated for them. A row is good until the next is asked for, as in all of Spark. */
     Iterator<InternalRow> generate(Iterator<InternalRow> rows) {
-        if (!rows.hasNext()) {
-            return Collections.emptyIterator(); // an empty partition needs no model
-        }
         TaskContext context = TaskContext.get();
-        Engines.Lease lease = lease(context);
+        EngineSettings settings = spec.conf().engineSettings(SparkMlaPlugin.gpuOrdinal(context.resourcesJMap()));
+        // The model loads while Spark computes the first rows.
+        Engines.Lease lease = Engines.ofThisJvm().lease(new Engines.Key(Path.of(spec.model()), settings));
         // Whatever ends the task (success, failure, kill, a LIMIT that needs no more rows) ends what it has in flight.
         context.addTaskCompletionListener((TaskCompletionListener) ended -> lease.close());
+        UnsafeProjection projection = UnsafeProjection.create(ScalaSeq.of(ScalaSeq.toJava(output)), generated);
+        if (!rows.hasNext()) {
+            return Collections.emptyIterator(); // an empty partition waits for no model
+        }
+        awaitModel(lease, context);
         String partition = "partition " + context.partitionId();
         TaskProgress progress = new TaskProgress("Generation of " + partition, metrics, System::nanoTime);
         GenerateIterator results =
                 new GenerateIterator(rows, spec, input, lease, context::killTaskIfInterrupted, progress, partition);
         context.addTaskCompletionListener((TaskCompletionListener) ended -> results.close());
-        UnsafeProjection projection = UnsafeProjection.create(ScalaSeq.of(ScalaSeq.toJava(output)), generated);
         return new Iterator<>() {
             @Override
             public boolean hasNext() {
@@ -51,12 +54,9 @@ record GenerateTask(
         };
     }
 
-    private Engines.Lease lease(TaskContext context) {
-        EngineSettings settings = spec.conf().engineSettings(SparkMlaPlugin.gpuOrdinal(context.resourcesJMap()));
+    private void awaitModel(Engines.Lease lease, TaskContext context) {
         long start = System.nanoTime();
-        Engines.Lease lease = Engines.ofThisJvm()
-                .lease(new Engines.Key(Path.of(spec.model()), settings), context::killTaskIfInterrupted);
+        lease.await(context::killTaskIfInterrupted);
         metrics.loaded(System.nanoTime() - start);
-        return lease;
     }
 }

@@ -28,6 +28,20 @@ public final class MlaConf implements Serializable {
 
     private static final int MAX_TOKENS = 1 << 20;
 
+    /** A GPU reads all weights for a step however many tokens share it, and fills its matrix units with thousands of them. */
+    private enum Batch {
+        CPU(256, 2048),
+        CUDA(1024, 8192);
+
+        final int sequences;
+        final int tokens;
+
+        Batch(int sequences, int tokens) {
+            this.sequences = sequences;
+            this.tokens = tokens;
+        }
+    }
+
     /** The keys; at most twenty. */
     enum Key {
         DEVICE(
@@ -67,14 +81,22 @@ public final class MlaConf implements Serializable {
                         + " CPU it always is."),
         BATCH_MAX_SEQUENCES(
                 "batch.maxSequences",
-                "256",
-                Type.integer(1, 65536),
-                "Most sequences that an engine decodes in one step."),
+                "0",
+                Type.integer(0, 65536),
+                "Most sequences that an engine decodes in one step. 0 takes "
+                        + Batch.CPU.sequences
+                        + ", and "
+                        + Batch.CUDA.sequences
+                        + " where `spark.mla.device` is cuda."),
         BATCH_MAX_TOKENS(
                 "batch.maxTokens",
-                "2048",
-                Type.integer(1, MAX_TOKENS),
-                "Most tokens that an engine computes in one step, prefill and decode together."),
+                "0",
+                Type.integer(0, MAX_TOKENS),
+                "Most tokens that an engine computes in one step, prefill and decode together. 0 takes "
+                        + Batch.CPU.tokens
+                        + ", and "
+                        + Batch.CUDA.tokens
+                        + " where `spark.mla.device` is cuda."),
         PREFILL_CHUNK(
                 "prefill.chunk",
                 "0",
@@ -219,8 +241,8 @@ public final class MlaConf implements Serializable {
                 device().equals("cpu") ? 0 : deviceOrdinal,
                 integer(Key.CPU_THREADS),
                 (Long) values.get(Key.KV_MEMORY),
-                integer(Key.BATCH_MAX_SEQUENCES),
-                integer(Key.BATCH_MAX_TOKENS),
+                maxSequences(),
+                orElse(integer(Key.BATCH_MAX_TOKENS), batch().tokens),
                 integer(Key.PREFILL_CHUNK),
                 integer(Key.MAX_MODEL_LEN),
                 loadFormat(),
@@ -230,6 +252,18 @@ public final class MlaConf implements Serializable {
                         EngineSettings.Gpu.defaults().graphs()));
     }
 
+    private Batch batch() {
+        return device().equals("cuda") ? Batch.CUDA : Batch.CPU;
+    }
+
+    private int maxSequences() {
+        return orElse(integer(Key.BATCH_MAX_SEQUENCES), batch().sequences);
+    }
+
+    private static int orElse(int value, int whereZero) {
+        return value > 0 ? value : whereZero;
+    }
+
     /** Where weights come from. */
     LoadFormat loadFormat() {
         return LoadFormat.valueOf(values.get(Key.LOAD_FORMAT).toString().toUpperCase(Locale.ROOT));
@@ -237,7 +271,6 @@ public final class MlaConf implements Serializable {
 
     /** Most rows that one task has in flight. */
     public int window() {
-        int window = integer(Key.TASK_WINDOW);
-        return window > 0 ? window : WINDOW_PER_SEQUENCE * integer(Key.BATCH_MAX_SEQUENCES);
+        return orElse(integer(Key.TASK_WINDOW), WINDOW_PER_SEQUENCE * maxSequences());
     }
 }

@@ -11,6 +11,7 @@ import io.github.sparkmla.checkpoint.CheckpointException;
 import io.github.sparkmla.engine.EngineSettings;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutionException;
@@ -31,50 +32,50 @@ class EnginesTest {
 
     @Test
     void tasksShareOneModelWhichStaysForTheNext() {
-        Engines.Lease first = engines.lease(A, ALIVE);
-        Engines.Lease second = engines.lease(A, ALIVE);
+        Engines.Lease first = engines.lease(A).await(ALIVE);
+        Engines.Lease second = engines.lease(A).await(ALIVE);
         assertSame(first.model(), second.model());
         FakeModel model = (FakeModel) first.model();
         first.close();
         first.close();
         second.close();
         assertFalse(model.closed);
-        assertSame(model, engines.lease(A, ALIVE).model());
+        assertSame(model, engines.lease(A).await(ALIVE).model());
     }
 
     @Test
     void anIdleModelMakesRoomForAnother() {
-        Engines.Lease idle = engines.lease(A, ALIVE);
+        Engines.Lease idle = engines.lease(A).await(ALIVE);
         FakeModel model = (FakeModel) idle.model();
         idle.close();
-        engines.lease(B, ALIVE);
+        engines.lease(B).await(ALIVE);
         assertTrue(model.closed);
     }
 
     @Test
     void twoModelsInUseLiveBesideEachOther() {
-        FakeModel a = (FakeModel) engines.lease(A, ALIVE).model();
-        FakeModel b = (FakeModel) engines.lease(B, ALIVE).model();
+        FakeModel a = (FakeModel) engines.lease(A).await(ALIVE).model();
+        FakeModel b = (FakeModel) engines.lease(B).await(ALIVE).model();
         assertNotSame(a, b);
         assertFalse(a.closed);
     }
 
     @Test
     void aDeadEngineIsReplacedAndClosedWithItsLastLease() {
-        Engines.Lease first = engines.lease(A, ALIVE);
-        Engines.Lease second = engines.lease(A, ALIVE);
+        Engines.Lease first = engines.lease(A).await(ALIVE);
+        Engines.Lease second = engines.lease(A).await(ALIVE);
         FakeModel dead = (FakeModel) first.model();
         first.discard();
         first.close();
         assertFalse(dead.closed);
-        assertNotSame(dead, engines.lease(A, ALIVE).model());
+        assertNotSame(dead, engines.lease(A).await(ALIVE).model());
         second.close();
         assertTrue(dead.closed);
     }
 
     @Test
     void theEndOfTheExecutorClosesAll() {
-        FakeModel inUse = (FakeModel) engines.lease(A, ALIVE).model();
+        FakeModel inUse = (FakeModel) engines.lease(A).await(ALIVE).model();
         engines.closeAll();
         assertTrue(inUse.closed);
     }
@@ -88,7 +89,8 @@ class EnginesTest {
             awaitLatch(go);
             return new FakeModel();
         });
-        List<LoadedModel> models = inParallel(4, go, () -> slow.lease(A, ALIVE).model());
+        List<LoadedModel> models =
+                inParallel(4, go, () -> slow.lease(A).await(ALIVE).model());
         assertEquals(1, loads.get());
         models.forEach(model -> assertSame(models.get(0), model));
     }
@@ -107,12 +109,14 @@ class EnginesTest {
         List<String> messages = inParallel(
                 3,
                 go,
-                () -> assertThrows(IllegalStateException.class, () -> failing.lease(A, ALIVE))
+                () -> assertThrows(
+                                IllegalStateException.class,
+                                () -> failing.lease(A).await(ALIVE))
                         .getMessage());
         assertEquals(
                 List.of("cannot load the model a: config.json: no model_type"),
                 messages.stream().distinct().toList());
-        assertFalse(((FakeModel) failing.lease(A, ALIVE).model()).closed);
+        assertFalse(((FakeModel) failing.lease(A).await(ALIVE).model()).closed);
         assertEquals(2, loads.get());
     }
 
@@ -131,9 +135,28 @@ class EnginesTest {
         };
         assertEquals(
                 "killed",
-                assertThrows(IllegalStateException.class, () -> stuck.lease(A, killedAtThirdPoll))
+                assertThrows(IllegalStateException.class, () -> stuck.lease(A).await(killedAtThirdPoll))
                         .getMessage());
         never.countDown();
+    }
+
+    @Test
+    void modelsLoadOneAtATimeAndNobodyWaitsUnasked() {
+        CountDownLatch go = new CountDownLatch(1);
+        AtomicInteger atOnce = new AtomicInteger();
+        List<Integer> seen = Collections.synchronizedList(new ArrayList<>());
+        Engines slow = new Engines(key -> {
+            seen.add(atOnce.incrementAndGet());
+            awaitLatch(go);
+            atOnce.decrementAndGet();
+            return new FakeModel();
+        });
+        Engines.Lease a = slow.lease(A);
+        Engines.Lease b = slow.lease(B);
+        assertEquals(2, slow.size());
+        go.countDown();
+        assertNotSame(a.await(ALIVE).model(), b.await(ALIVE).model());
+        assertEquals(List.of(1, 1), seen);
     }
 
     private interface Work<T> {

@@ -51,7 +51,7 @@ class GenerateIteratorTest {
     }
 
     private final Engines engines = new Engines(key -> new FakeModel());
-    private final Engines.Lease lease = engines.lease(KEY, () -> {});
+    private final Engines.Lease lease = engines.lease(KEY).await(() -> {});
     private final FakeModel model = (FakeModel) lease.model();
     private volatile boolean killed;
 
@@ -184,7 +184,7 @@ class GenerateIteratorTest {
                 assertThrows(IllegalStateException.class, rows::next).getMessage());
         rows.close();
         assertTrue(model.closed);
-        assertNotSame(model, engines.lease(KEY, () -> {}).model());
+        assertNotSame(model, engines.lease(KEY).await(() -> {}).model());
     }
 
     @Test

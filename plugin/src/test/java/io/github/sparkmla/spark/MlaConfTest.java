@@ -37,6 +37,16 @@ class MlaConfTest {
     }
 
     @Test
+    void whereCudaIsAskedForBatchesAreLarger() {
+        MlaConf conf = MlaConf.of(Map.of("spark.mla.device", "cuda"));
+        assertEquals(new EngineSettings("cuda", 1, 0, 0, 1024, 8192, 0, 0), conf.engineSettings(1));
+        assertEquals(4 * 1024, conf.window());
+        MlaConf asked = MlaConf.of(Map.of("spark.mla.device", "cuda", "spark.mla.batch.maxSequences", "64"));
+        assertEquals(new EngineSettings("cuda", 1, 0, 0, 64, 8192, 0, 0), asked.engineSettings(1));
+        assertEquals(4 * 64, asked.window());
+    }
+
+    @Test
     void theSettingsOfAGpu() {
         MlaConf conf = MlaConf.of(Map.of("spark.mla.memory.fraction", "0.4", "spark.mla.deterministic", "true"));
         assertEquals(
@@ -54,7 +64,7 @@ class MlaConfTest {
                 "spark.mla.kv.memory | 1k | auto, or a size such as 256m or 4g, at least 1m",
                 "spark.mla.memory.fraction | 1.5 | a number greater than 0, at most 1",
                 "spark.mla.loadFormat | pickle | one of safetensors, dummy",
-                "spark.mla.batch.maxSequences | 0 | a whole number, 1 to 65536",
+                "spark.mla.batch.maxSequences | -1 | a whole number, 0 to 65536",
             })
     void aBadValueIsNamedWithWhatIsAllowed(String key, String value, String allowed) {
         String message = assertThrows(IllegalArgumentException.class, () -> MlaConf.of(Map.of(key, value)))

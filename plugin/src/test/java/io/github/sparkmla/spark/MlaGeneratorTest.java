@@ -351,7 +351,7 @@ class MlaGeneratorTest {
     private static void assertEngineBecomesIdle(Golden golden) throws InterruptedException {
         MlaConf conf = MlaConf.of(CollectionConverters.asJava(spark.conf().getAll()));
         Engines.Key key = new Engines.Key(golden.folder(), conf.engineSettings(0));
-        try (Engines.Lease lease = Engines.ofThisJvm().lease(key, () -> {})) {
+        try (Engines.Lease lease = Engines.ofThisJvm().lease(key).await(() -> {})) {
             LoadedModel.OnEngine model = (LoadedModel.OnEngine) lease.model();
             for (int i = 0; i < 100 && !(model.engine().isIdle() && model.kvInUse() == 0); i++) {
                 Thread.sleep(100);

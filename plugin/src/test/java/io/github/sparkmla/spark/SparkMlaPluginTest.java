@@ -27,7 +27,7 @@ class SparkMlaPluginTest {
         SparkSession.Builder builder = TestSpark.local("local[1]").config("spark.mla.batch.maxSequences", "none");
         Exception e = assertThrows(Exception.class, builder::getOrCreate);
         assertEquals(
-                "spark.mla.batch.maxSequences is 'none', but must be a whole number, 1 to 65536 (default 256)",
+                "spark.mla.batch.maxSequences is 'none', but must be a whole number, 0 to 65536 (default 0)",
                 e.getMessage());
     }
 
