@@ -20,9 +20,10 @@ static_assert(kFp8ScoreWarps == 2 * kFp8Groups && kFp8ScoreWarps == kFp8KeyTiles
 static_assert(kFp8Groups == kScales, "a group of a partial result has one scale, too");
 static_assert(kFp8StepBytes % 16 == 0 && kFp8RopeAt + 2 * (kHeadDim - kValueDim) == kFp8TokenBytes, "layout of a token");
 
-// P times scale is at most 2^8 (see kSlack) in units of the running maximum, and F16 has room for 2^15.
-constexpr float kWeightShift = 0x1p7f;
 constexpr float kSlack = 8.0f;  // the running maximum moves only when it has grown by 2^8
+// So P times scale is at most 2^8 in units of it, and F16 has room for 2^15: P is times 2^7.
+constexpr float kWeightShift = 7.0f;
+constexpr float kNoMaximum = -1e30f;  // finite: -inf minus it is -inf
 constexpr float kLeastScale = 0x1p-60f;
 
 // kTiles: 16-row tiles of the block.
@@ -40,7 +41,7 @@ struct Fp8Smem {
   float sums[kFp8ScoreWarps][kRows];
   float inverse_sum[kRows];
   PlanPart part;
-  uint64_t full[kRing], empty[kRing];
+  uint64_t full[kRing], scored[kRing], empty[kRing];
   uint64_t p_full[kSlots], p_empty[kSlots];
   uint64_t sum_full, sum_empty;
 };

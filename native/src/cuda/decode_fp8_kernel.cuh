@@ -217,7 +217,7 @@ struct Fp8Softmax {
     for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        max[tile][r] = -INFINITY;
+        max[tile][r] = kNoMaximum;
         sum[tile][r] = 0.0f;
       }
     }
@@ -272,14 +272,13 @@ struct Fp8Softmax {
       }
     }
   }
-  // Turns s into P, relative to the maximum.
+  // Turns s into P, relative to the maximum and times 2^kWeightShift.
   __device__ void weigh(Fp8Scores<kTiles> &s) {
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const float base = max[tile][i / 2];
-        s[tile][i] = sm90::exp2_approx(s[tile][i] - (base == -INFINITY ? 0.0f : base));
+        s[tile][i] = sm90::exp2_approx(s[tile][i] - (max[tile][i / 2] - kWeightShift));
         sum[tile][i / 2] += s[tile][i];
       }
     }
@@ -347,7 +346,7 @@ __device__ __forceinline__ void fp8_publish_sums(Fp8Smem<kTiles> &smem, const De
         for (int w = 0; w < kFp8ScoreWarps; ++w) total += smem.sums[w][row];
         smem.inverse_sum[row] = total > 0.0f ? 1.0f / total : 0.0f;
         if (query_row >= p.rows) continue;
-        const float lse2 = total > 0.0f ? softmax.max[tile][r] + log2f(total) : -INFINITY;
+        const float lse2 = total > 0.0f ? softmax.max[tile][r] - kWeightShift + log2f(total) : -INFINITY;
         if (share.whole()) {
           p.lse[lse_place(p, share.seq, query_row)] = natural_lse(lse2);
         } else {
@@ -387,16 +386,18 @@ __device__ __forceinline__ void fp8_score_role(Fp8Smem<kTiles> &smem, const Fp8P
                               smem.parts + half * (kFp8KeyTiles / 2), s);
       softmax.load_scales(slot + my_key * kFp8TokenBytes, end_key - first_key - my_key);
       __syncwarp();
-      if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.empty[ring.place]));
+      if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.scored[ring.place]));
       ring.next();
       sm90::named_sync<kFp8Groups * 32>(kFp8HalfSync + half);
+      const uint32_t p_empty = sm90::smem_address(&smem.p_empty[slots.place]);
+      const bool slot_free = sm90::barrier_try_wait(p_empty, slots.parity ^ 1);  // asked early: the answer takes time
 
       fp8_add_parts<kTiles>(smem.parts[warp], factor, s);
       if (first_key + kFp8SlotTokens > min(end_key, share.length - (p.s_q - 1))) {
         fp8_mask<kTiles>(s, p, first_row, end_key - first_key - my_key, share.length - first_key - my_key);
       }
       const bool grown = sm90::named_sync_or<kFp8ScoreWarps * 32>(kFp8ScoreSync, softmax.grown(s));
-      sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slots.place]), slots.parity ^ 1);
+      if (!slot_free) sm90::barrier_wait(p_empty, slots.parity ^ 1);
       if (grown) softmax.move(smem, s, smem.rescale[slots.place]);
       if (threadIdx.x == 0) smem.must_rescale[slots.place] = grown;
       softmax.weigh(s);
@@ -404,7 +405,7 @@ __device__ __forceinline__ void fp8_score_role(Fp8Smem<kTiles> &smem, const Fp8P
       for (int g = 0; g < kFp8Groups; ++g) {
         float scale[2];
 #pragma unroll
-        for (int j = 0; j < 2; ++j) scale[j] = reinterpret_cast<const float *>(&softmax.scales[j])[g] * kWeightShift;
+        for (int j = 0; j < 2; ++j) scale[j] = reinterpret_cast<const float *>(&softmax.scales[j])[g];
 #pragma unroll
         for (int tile = 0; tile < kTiles; ++tile) {
           smem.weights[slots.place][g][warp][tile][lane] =
@@ -480,7 +481,7 @@ __device__ __forceinline__ void fp8_store_output(const Fp8Smem<kTiles> &smem, co
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = tile * 16 + lane / 4 + 8 * r, query_row = first_row + row;
-      const float factor = smem.inverse_sum[row] * (1.0f / kWeightShift);
+      const float factor = smem.inverse_sum[row];
       auto value = [&](int i) { return o[tile][i % 16][r * 2 + i / 16] * factor; };
       const int64_t column = group * 128 + lane % 4 * 32;
       if (share.whole()) {
@@ -534,6 +535,12 @@ __device__ __forceinline__ void fp8_value_role(Fp8Smem<kTiles> &smem, const Deco
     for (int step = share.first_step; step < share.end_step; step += 2) {
       sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
       sm90::barrier_wait(sm90::smem_address(&smem.p_full[slots.place]), slots.parity);
+      if (step + 2 < share.end_step) {
+        // The score warps' products of the next slot come first: P V has the time of their softmax.
+        RingPosition<Fp8Smem<kTiles>::kRing> next = ring;
+        next.next();
+        sm90::barrier_wait(sm90::smem_address(&smem.scored[next.place]), next.parity);
+      }
       if (smem.must_rescale[slots.place]) {
 #pragma unroll
         for (int tile = 0; tile < kTiles; ++tile) {
@@ -580,7 +587,8 @@ __global__ void __launch_bounds__(kFp8Threads, 1) decode_fp8_kernel(const __grid
   if (threadIdx.x == 0) {
     for (int place = 0; place < Fp8Smem<kTiles>::kRing; ++place) {
       barrier_init(smem_address(&smem.full[place]), 1);
-      barrier_init(smem_address(&smem.empty[place]), kFp8ScoreWarps + kFp8ValueWarps);
+      barrier_init(smem_address(&smem.scored[place]), kFp8ScoreWarps);
+      barrier_init(smem_address(&smem.empty[place]), kFp8ValueWarps);
     }
     for (int slot = 0; slot < kSlots; ++slot) {
       barrier_init(smem_address(&smem.p_full[slot]), kFp8ScoreWarps * 32);
