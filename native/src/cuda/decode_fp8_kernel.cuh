@@ -30,7 +30,7 @@ __device__ __forceinline__ void fp8_prefetch_keys(const PlanPart &part, const Fp
 }
 
 template <int kTiles>
-__device__ __forceinline__ void fp8_copy_role(Fp8Smem<kTiles> &smem, const Fp8Params &p) {
+__device__ __forceinline__ void fp8_copy_role(Fp8Smem<kTiles> &smem, const Fp8Params &p, int first_row) {
   const int lane = threadIdx.x % 32;
   const uint64_t policy = sm90::evict_first_policy();
   fp8_prefetch_keys(smem.part, p);
@@ -39,6 +39,10 @@ __device__ __forceinline__ void fp8_copy_role(Fp8Smem<kTiles> &smem, const Fp8Pa
   RingPosition<Fp8Smem<kTiles>::kRing> ring;
   for (ShareWalk walk(smem.part, p.decode); !walk.done();) {
     const Share share = walk.take();
+    const int row = first_row + lane;
+    if (share.takes_queries() && lane < Fp8Smem<kTiles>::kRows && row < p.decode.rows) {
+      sm90::bulk_prefetch(p.q + share.seq * p.q_batch_stride + row * p.q_row_stride, kHeadDim * 2);
+    }
     const int32_t *table = p.decode.block_table + share.seq * p.decode.table_stride;
     // 32 entries of the block table from the first block on, an entry a lane; then the next 32.
     const int first_block = share.first_step / kStepsPerBlock;
@@ -157,17 +161,21 @@ __device__ __forceinline__ void fp8_score_parts(const uint8_t *keys, const Fp8Qu
                                                 float4 (*parts)[kFp8Groups - 1][kTiles][32], Fp8Scores<kTiles> &own) {
   constexpr int kAtOnce = 4 / kTiles;  // tiles of keys: there shall be four independent chains of products
   const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int first = 0; first < kFp8KeyTiles / 2; first += kAtOnce) {
-    const uint8_t *mine = keys + (first * 8 + lane / 4) * kFp8TokenBytes;
-    const uint8_t *scales = keys + (first * 8 + lane % 4 * 2) * kFp8TokenBytes + kFp8ScalesAt + group * 4;
-    uint4 latent[kAtOnce][2];
+  uint4 latent[kAtOnce][2];
+  auto load_latents = [&](int first) {
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
-      const auto *source = reinterpret_cast<const uint4 *>(mine + i * 8 * kFp8TokenBytes + latent_byte(group));
+      const auto *source =
+          reinterpret_cast<const uint4 *>(keys + ((first + i) * 8 + lane / 4) * kFp8TokenBytes + latent_byte(group));
       latent[i][0] = source[0];
       latent[i][1] = source[1];
     }
+  };
+  load_latents(0);
+#pragma unroll
+  for (int first = 0; first < kFp8KeyTiles / 2; first += kAtOnce) {
+    const uint8_t *ropes = keys + (first * 8 + lane / 4) * kFp8TokenBytes + rope_byte(group);
+    const uint8_t *scales = keys + (first * 8 + lane % 4 * 2) * kFp8TokenBytes + kFp8ScalesAt + group * 4;
     float s[kAtOnce][kTiles][4] = {};
 #pragma unroll
     for (int slice = 0; slice < kFp8Slices; ++slice) {
@@ -178,9 +186,11 @@ __device__ __forceinline__ void fp8_score_parts(const uint8_t *keys, const Fp8Qu
         for (int tile = 0; tile < kTiles; ++tile) sm90::mma_f16(s[i][tile], q[slice][tile], key.x, key.y);
       }
     }
+    // Before parts are stored: a load after that would have to wait for the store.
+    if (first + kAtOnce < kFp8KeyTiles / 2) load_latents(first + kAtOnce);
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
-      const uint2 rope = *reinterpret_cast<const uint2 *>(mine + i * 8 * kFp8TokenBytes + rope_byte(group));
+      const uint2 rope = *reinterpret_cast<const uint2 *>(ropes + i * 8 * kFp8TokenBytes);
       float scale[2];
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
@@ -390,7 +400,7 @@ __device__ __forceinline__ void fp8_score_role(Fp8Smem<kTiles> &smem, const Fp8P
       ring.next();
       sm90::named_sync<kFp8Groups * 32>(kFp8HalfSync + half);
       const uint32_t p_empty = sm90::smem_address(&smem.p_empty[slots.place]);
-      const bool slot_free = sm90::barrier_try_wait(p_empty, slots.parity ^ 1);  // asked early: the answer takes time
+      const bool slot_free = sm90::barrier_test(p_empty, slots.parity ^ 1);  // asked early: the answer takes time
 
       fp8_add_parts<kTiles>(smem.parts[warp], factor, s);
       if (first_key + kFp8SlotTokens > min(end_key, share.length - (p.s_q - 1))) {
@@ -613,7 +623,7 @@ __global__ void __launch_bounds__(kFp8Threads, 1) decode_fp8_kernel(const __grid
     fp8_value_role(smem, p.decode, first_row, warp - kFp8ScoreWarps);
   } else {
     sm90::give_registers<32>();
-    if (warp == kFp8ScoreWarps + kFp8ValueWarps) fp8_copy_role(smem, p);
+    if (warp == kFp8ScoreWarps + kFp8ValueWarps) fp8_copy_role(smem, p, first_row);
   }
 }
 
