@@ -32,7 +32,7 @@ struct Fp8Smem {
   static constexpr int kRows = kTiles * 16;
   static constexpr int kRing = 4;
   uint8_t ring[kRing][kFp8SlotTokens * kFp8TokenBytes];
-  // S of a tile of keys by the groups whose warps do not weigh it (other_group), as the lanes of a warp hold it.
+  // S of a tile of keys by the groups whose warps do not weigh it, as the lanes of a warp hold it.
   float4 parts[kFp8KeyTiles][kFp8Groups - 1][kTiles][32];
   uint2 weights[kSlots][kFp8Groups][kFp8KeyTiles][kTiles][32];  // P times the scales of a group, the same way
   float rescale[kSlots][kRows];
@@ -41,7 +41,7 @@ struct Fp8Smem {
   float sums[kFp8ScoreWarps][kRows];
   float inverse_sum[kRows];
   PlanPart part;
-  uint64_t full[kRing], scored[kRing], empty[kRing];
+  uint64_t full[kRing], scored[kRing], empty[kRing];  // scored: Q K is done; the value warps are the last to leave a slot
   uint64_t p_full[kSlots], p_empty[kSlots];
   uint64_t sum_full, sum_empty;
 };
