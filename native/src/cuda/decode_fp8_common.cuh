@@ -20,13 +20,10 @@ static_assert(kFp8ScoreWarps == 2 * kFp8Groups && kFp8ScoreWarps == kFp8KeyTiles
 static_assert(kFp8Groups == kScales, "a group of a partial result has one scale, too");
 static_assert(kFp8StepBytes % 16 == 0 && kFp8RopeAt + 2 * (kHeadDim - kValueDim) == kFp8TokenBytes, "layout of a token");
 
-// Q and S carry what the latent's BF16 operands lack.
-constexpr float kQueryShift = 0x1p100f, kScoreShift = 0x1p20f;
-static_assert(kQueryShift * kScoreShift * sm90::kE4m3InBf16 == 1.0f);
-// P times scale is at most 2^8 (see kSlack) in units of the running maximum, and F16 has room for 2^15.
-constexpr float kWeightShift = 0x1p7f;
-constexpr float kOutputShift = 1.0f / (kWeightShift * sm90::kE4m3InF16);
 constexpr float kSlack = 8.0f;  // the running maximum moves only when it has grown by 2^8
+// So P times scale is at most 2^8 in units of it, and F16 has room for 2^15: P is times 2^7.
+constexpr float kWeightShift = 7.0f;
+constexpr float kNoMaximum = -1e30f;  // finite: -inf minus it is -inf
 constexpr float kLeastScale = 0x1p-60f;
 
 // kTiles: 16-row tiles of the block.
@@ -35,7 +32,7 @@ struct Fp8Smem {
   static constexpr int kRows = kTiles * 16;
   static constexpr int kRing = 4;
   uint8_t ring[kRing][kFp8SlotTokens * kFp8TokenBytes];
-  // S of a tile of keys by the groups whose warps do not weigh it (other_group), as the lanes of a warp hold it.
+  // S of a tile of keys by the groups whose warps do not weigh it, as the lanes of a warp hold it.
   float4 parts[kFp8KeyTiles][kFp8Groups - 1][kTiles][32];
   uint2 weights[kSlots][kFp8Groups][kFp8KeyTiles][kTiles][32];  // P times the scales of a group, the same way
   float rescale[kSlots][kRows];
@@ -44,7 +41,7 @@ struct Fp8Smem {
   float sums[kFp8ScoreWarps][kRows];
   float inverse_sum[kRows];
   PlanPart part;
-  uint64_t full[kRing], empty[kRing];
+  uint64_t full[kRing], scored[kRing], empty[kRing];  // scored: Q K is done; the value warps are the last to leave a slot
   uint64_t p_full[kSlots], p_empty[kSlots];
   uint64_t sum_full, sum_empty;
 };

@@ -3,13 +3,13 @@
 // A thread block owns 16 or 32 query rows and walks the keys of its part of the plan, 64 at a time. Warps, by role:
 //   score   eight. S = Q K^T by mma.sync: each over a quarter of the key dimensions, whose queries stay in its registers, for
 //           half of the keys. Then, each for eight keys, the softmax, and P times the keys' scales -> shared memory
-//   value   four, each the 128 columns of a group of O += P V
+//   value   four, each the 128 columns of a group of O += P V, while the score warps are at the next softmax
 //   copy    one, feeds a ring of 41 KB slots: cached tokens are contiguous, so a slot is two bulk copies
-// The latents go from the ring into registers as bytes and become BF16 or F16 operands there by shifts and masks. What that
-// leaves out, a power of two and the scales, goes into Q, S and P. Nothing dequantised is ever stored.
+// The latents go from the ring into registers as bytes and become F16 operands there; their scales go into S and P. Nothing
+// dequantised is ever stored.
 #pragma once
 
-#include "decode_fp8_common.cuh"
+#include "decode_fp8_score.cuh"
 #include "sm90/tma.cuh"
 #include "sm90/wgmma.cuh"
 
@@ -30,7 +30,7 @@ __device__ __forceinline__ void fp8_prefetch_keys(const PlanPart &part, const Fp
 }
 
 template <int kTiles>
-__device__ __forceinline__ void fp8_copy_role(Fp8Smem<kTiles> &smem, const Fp8Params &p) {
+__device__ __forceinline__ void fp8_copy_role(Fp8Smem<kTiles> &smem, const Fp8Params &p, int first_row) {
   const int lane = threadIdx.x % 32;
   const uint64_t policy = sm90::evict_first_policy();
   fp8_prefetch_keys(smem.part, p);
@@ -39,6 +39,10 @@ __device__ __forceinline__ void fp8_copy_role(Fp8Smem<kTiles> &smem, const Fp8Pa
   RingPosition<Fp8Smem<kTiles>::kRing> ring;
   for (ShareWalk walk(smem.part, p.decode); !walk.done();) {
     const Share share = walk.take();
+    const int row = first_row + lane;
+    if (share.takes_queries() && lane < Fp8Smem<kTiles>::kRows && row < p.decode.rows) {
+      sm90::bulk_prefetch(p.q + share.seq * p.q_batch_stride + row * p.q_row_stride, kHeadDim * 2);
+    }
     const int32_t *table = p.decode.block_table + share.seq * p.decode.table_stride;
     // 32 entries of the block table from the first block on, an entry a lane; then the next 32.
     const int first_block = share.first_step / kStepsPerBlock;
@@ -66,331 +70,6 @@ __device__ __forceinline__ void fp8_copy_role(Fp8Smem<kTiles> &smem, const Fp8Pa
   }
 }
 
-// ---- score ------------------------------------------------------------------------------------------------------------
-
-constexpr uint32_t kFp8HalfSync = 1, kFp8ScoreSync = 3;  // ids of the barriers of each half and of all score warps
-
-// Where lane 4 g + c finds its bytes of a key, in an order in which lanes that read together use different banks; the queries
-// follow it. Of a latent group 32 contiguous bytes, four for each slice:
-__device__ __forceinline__ int latent_byte(int group) { return group * 128 + threadIdx.x % 4 * 32; }
-// Of the rope part 8 bytes, four values, for one slice of each group's warp:
-__device__ __forceinline__ int rope_byte(int group) {
-  const int c = threadIdx.x % 4;
-  return kFp8RopeAt + group * 16 + c % 2 * 8 + c / 2 * 64;
-}
-
-// A score warp's queries as operands of its products: its group's slices, then one slice of the rope part.
-template <int kTiles>
-using Fp8Queries = uint4[kFp8Slices + 1][kTiles];
-
-template <int kTiles>
-__device__ __forceinline__ void fp8_load_queries(Fp8Queries<kTiles> &q, const Fp8Params &p, int seq, int first_row, int group) {
-  const int lane = threadIdx.x % 32;
-  auto shifted = [](uint32_t pair) {
-    const float2 v = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162 *>(&pair));
-    return sm90::pack_bf16(v.x * kQueryShift, v.y * kQueryShift);
-  };
-#pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int row = first_row + tile * 16 + lane / 4 + 8 * r;
-      const bool valid = row < p.decode.rows;
-      const __nv_bfloat16 *source = p.q + seq * p.q_batch_stride + (valid ? row : 0) * p.q_row_stride;
-#pragma unroll
-      for (int slice = 0; slice <= kFp8Slices; ++slice) {
-        const int dim = slice < kFp8Slices ? latent_byte(group) + slice * 4 : kValueDim + (rope_byte(group) - kFp8RopeAt) / 2;
-        uint2 v = *reinterpret_cast<const uint2 *>(source + dim);  // four dimensions
-        if (slice < kFp8Slices) {  // bytes 1 and 3 of a word are one operand, 0 and 2 the other
-          const uint32_t odd = __byte_perm(v.x, v.y, 0x7632), even = __byte_perm(v.x, v.y, 0x5410);
-          v = make_uint2(shifted(odd), shifted(even));
-        }
-        if (r == 0) {
-          q[slice][tile].x = valid ? v.x : 0;
-          q[slice][tile].z = valid ? v.y : 0;
-        } else {
-          q[slice][tile].y = valid ? v.x : 0;
-          q[slice][tile].w = valid ? v.y : 0;
-        }
-      }
-    }
-  }
-}
-
-// What a thread holds of S, and then of P: of each tile rows g and g + 8, two keys each.
-template <int kTiles>
-using Fp8Scores = float[kTiles][4];
-
-// One group's part of S for four tiles of keys, from `keys` on: of the tile with the group's number, which is this warp's to
-// weigh, to `own`, of the others to `parts`.
-template <int kTiles>
-__device__ __forceinline__ void fp8_score_parts(const uint8_t *keys, const Fp8Queries<kTiles> &q, int group,
-                                                float4 (*parts)[kFp8Groups - 1][kTiles][32], Fp8Scores<kTiles> &own) {
-  constexpr int kAtOnce = 4 / kTiles;  // tiles of keys: there shall be four independent chains of products
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int first = 0; first < kFp8KeyTiles / 2; first += kAtOnce) {
-    const uint8_t *mine = keys + (first * 8 + lane / 4) * kFp8TokenBytes;
-    const uint8_t *scales = keys + (first * 8 + lane % 4 * 2) * kFp8TokenBytes + kFp8ScalesAt + group * 4;
-    uint4 latent[kAtOnce][2];
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const auto *source = reinterpret_cast<const uint4 *>(mine + i * 8 * kFp8TokenBytes + latent_byte(group));
-      latent[i][0] = source[0];
-      latent[i][1] = source[1];
-    }
-    float s[kAtOnce][kTiles][4] = {};
-#pragma unroll
-    for (int slice = 0; slice < kFp8Slices; ++slice) {
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-        const uint32_t word = reinterpret_cast<const uint32_t *>(latent[i])[slice];
-        const uint32_t odd = sm90::upper_e4m3_bf16(word), even = sm90::lower_e4m3_bf16(word);
-#pragma unroll
-        for (int tile = 0; tile < kTiles; ++tile) sm90::mma_bf16(s[i][tile], q[slice][tile], odd, even);
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const uint2 rope = *reinterpret_cast<const uint2 *>(mine + i * 8 * kFp8TokenBytes + rope_byte(group));
-      float scale[2];
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        scale[j] = *reinterpret_cast<const float *>(scales + (i * 8 + j) * kFp8TokenBytes) * kScoreShift;
-      }
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        float(&v)[4] = s[i][tile];
-#pragma unroll
-        for (int k = 0; k < 4; ++k) v[k] *= scale[k % 2];
-        sm90::mma_bf16(v, q[kFp8Slices][tile], rope.x, rope.y);
-        const int key_tile = first + i;
-        if (key_tile == group) {
-#pragma unroll
-          for (int k = 0; k < 4; ++k) own[tile][k] = v[k];
-        } else {
-          parts[key_tile][group - (group > key_tile)][tile][lane] = make_float4(v[0], v[1], v[2], v[3]);
-        }
-      }
-    }
-  }
-}
-
-// The softmax of a score warp's eight keys of a slot. The weights that enter F16 operands are P times a scale, so the running
-// maximum is that of the two together: of log2(P) + log2(the key's largest scale).
-template <int kTiles>
-struct Fp8Softmax {
-  float max[kTiles][2], sum[kTiles][2];  // of rows g and g + 8; the sum is over this thread's keys only
-  float4 scales[2];                      // of this thread's two keys
-  float largest[2];                      // log2 of the largest of each
-
-  __device__ void start() {
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        max[tile][r] = -INFINITY;
-        sum[tile][r] = 0.0f;
-      }
-    }
-  }
-  // `used` of the keys from `key` on are there. The others may hold anything, NaN too: 0 x NaN must not reach O.
-  __device__ void load_scales(const uint8_t *key, int used) {
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      scales[j] = *reinterpret_cast<const float4 *>(key + j * kFp8TokenBytes + kFp8ScalesAt);
-      if (j >= used) scales[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-      largest[j] = sm90::log2_approx(fmaxf(fmaxf(fmaxf(scales[j].x, scales[j].y), fmaxf(scales[j].z, scales[j].w)),
-                                           kLeastScale));
-    }
-  }
-  // Whether a maximum must move. It does only when it has grown by 2^kSlack: what is accumulated is exact relative to any
-  // maximum.
-  __device__ bool grown(const Fp8Scores<kTiles> &s) const {
-    bool any = false;
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) any = any || s[tile][i] + largest[i % 2] > max[tile][i / 2] + kSlack;
-    }
-    return any;
-  }
-  // Moves the maxima of all score warps; what to multiply O with goes to `rescale`.
-  __device__ void move(Fp8Smem<kTiles> &smem, const Fp8Scores<kTiles> &s, float *rescale) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        float top = fmaxf(s[tile][2 * r] + largest[0], s[tile][2 * r + 1] + largest[1]);
-        top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-        top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-        if (lane % 4 == 0) smem.top[warp][tile * 16 + lane / 4 + 8 * r] = top;
-      }
-    }
-    sm90::named_sync<kFp8ScoreWarps * 32>(kFp8ScoreSync);
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const int row = tile * 16 + lane / 4 + 8 * r;
-        float top = -INFINITY;
-        for (int w = 0; w < kFp8ScoreWarps; ++w) top = fmaxf(top, smem.top[w][row]);
-        const bool moved = top > max[tile][r] + kSlack;
-        const float factor = moved ? sm90::exp2_approx(max[tile][r] - top) : 1.0f;
-        max[tile][r] = moved ? top : max[tile][r];
-        sum[tile][r] *= factor;
-        if (warp == 0 && lane % 4 == 0) rescale[row] = factor;
-      }
-    }
-  }
-  // Turns s into P, relative to the maximum.
-  __device__ void weigh(Fp8Scores<kTiles> &s) {
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float base = max[tile][i / 2];
-        s[tile][i] = sm90::exp2_approx(s[tile][i] - (base == -INFINITY ? 0.0f : base));
-        sum[tile][i / 2] += s[tile][i];
-      }
-    }
-  }
-};
-
-// S times scale_log2 of a score warp's eight keys: its own part, in s, and those of the other groups.
-template <int kTiles>
-__device__ __forceinline__ void fp8_add_parts(const float4 (&parts)[kFp8Groups - 1][kTiles][32], float scale_log2,
-                                              Fp8Scores<kTiles> &s) {
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile) {
-    float4 v[kFp8Groups - 1];
-#pragma unroll
-    for (int g = 0; g < kFp8Groups - 1; ++g) v[g] = parts[g][tile][lane];
-    s[tile][0] = (s[tile][0] + v[0].x + v[1].x + v[2].x) * scale_log2;
-    s[tile][1] = (s[tile][1] + v[0].y + v[1].y + v[2].y) * scale_log2;
-    s[tile][2] = (s[tile][2] + v[0].z + v[1].z + v[2].z) * scale_log2;
-    s[tile][3] = (s[tile][3] + v[0].w + v[1].w + v[2].w) * scale_log2;
-  }
-}
-
-// Hides keys that a row does not see: past the `used` ones, or of queries later than the row's own.
-template <int kTiles>
-__device__ __forceinline__ void fp8_mask(Fp8Scores<kTiles> &s, const DecodeParams &p, int first_row, int used,
-                                         int before_length) {
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int row = first_row + tile * 16 + lane / 4 + 8 * (i / 2);
-      const int seen = min(used, before_length - max(p.s_q - 1 - row / p.heads, 0));
-      if (i % 2 >= seen) s[tile][i] = -INFINITY;
-    }
-  }
-}
-
-// Hands 1 / sum to the value warps and writes the log-sum-exp of a finished share.
-template <int kTiles>
-__device__ __forceinline__ void fp8_publish_sums(Fp8Smem<kTiles> &smem, const DecodeParams &p, const Share &share,
-                                                 int first_row, const Fp8Softmax<kTiles> &softmax, uint32_t sum_parity) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  sm90::barrier_wait(sm90::smem_address(&smem.sum_empty), sum_parity ^ 1);
-#pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float sum = softmax.sum[tile][r];
-      sum += __shfl_xor_sync(~0u, sum, 1);
-      sum += __shfl_xor_sync(~0u, sum, 2);
-      if (lane % 4 == 0) smem.sums[warp][tile * 16 + lane / 4 + 8 * r] = sum;
-    }
-  }
-  sm90::named_sync<kFp8ScoreWarps * 32>(kFp8ScoreSync);
-  if (warp == 0 && lane % 4 == 0) {
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const int row = tile * 16 + lane / 4 + 8 * r, query_row = first_row + row;
-        float total = 0.0f;
-#pragma unroll
-        for (int w = 0; w < kFp8ScoreWarps; ++w) total += smem.sums[w][row];
-        smem.inverse_sum[row] = total > 0.0f ? 1.0f / total : 0.0f;
-        if (query_row >= p.rows) continue;
-        const float lse2 = total > 0.0f ? softmax.max[tile][r] + log2f(total) : -INFINITY;
-        if (share.whole()) {
-          p.lse[lse_place(p, share.seq, query_row)] = natural_lse(lse2);
-        } else {
-          p.partial_lse[static_cast<int64_t>(share.slot(p)) * p.rows + query_row] = lse2;
-        }
-      }
-    }
-  }
-  sm90::barrier_arrive(sm90::smem_address(&smem.sum_full));
-}
-
-template <int kTiles>
-__device__ __forceinline__ void fp8_score_role(Fp8Smem<kTiles> &smem, const Fp8Params &params, int first_row) {
-  const DecodeParams &p = params.decode;
-  const int lane = threadIdx.x % 32, warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
-  const int group = warp % kFp8Groups, half = warp / kFp8Groups;  // of the products; the softmax is of key tile `warp`
-  const int my_key = warp * 8 + lane % 4 * 2;                     // the first of two, in a slot
-  RingPosition<Fp8Smem<kTiles>::kRing> ring;
-  RingPosition<kSlots> slots;
-  uint32_t sum_parity = 0;
-  Fp8Queries<kTiles> q;
-  Fp8Softmax<kTiles> softmax;
-
-  for (ShareWalk walk(smem.part, p); !walk.done();) {
-    const Share share = walk.take();
-    const int end_key = min(share.end_step * kStepTokens, share.length);
-    softmax.start();
-    if (share.takes_queries()) fp8_load_queries<kTiles>(q, params, share.seq, first_row, group);
-
-    for (int step = share.first_step; step < share.end_step; step += 2) {
-      const int first_key = step * kStepTokens;
-      const uint8_t *slot = smem.ring[ring.place];
-      sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
-      Fp8Scores<kTiles> s;
-      fp8_score_parts<kTiles>(slot + half * kStepTokens * kFp8TokenBytes, q, group,
-                              smem.parts + half * (kFp8KeyTiles / 2), s);
-      softmax.load_scales(slot + my_key * kFp8TokenBytes, end_key - first_key - my_key);
-      __syncwarp();
-      if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.empty[ring.place]));
-      ring.next();
-      sm90::named_sync<kFp8Groups * 32>(kFp8HalfSync + half);
-
-      fp8_add_parts<kTiles>(smem.parts[warp], p.scale_log2, s);
-      if (first_key + kFp8SlotTokens > min(end_key, share.length - (p.s_q - 1))) {
-        fp8_mask<kTiles>(s, p, first_row, end_key - first_key - my_key, share.length - first_key - my_key);
-      }
-      const bool grown = sm90::named_sync_or<kFp8ScoreWarps * 32>(kFp8ScoreSync, softmax.grown(s));
-      sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slots.place]), slots.parity ^ 1);
-      if (grown) softmax.move(smem, s, smem.rescale[slots.place]);
-      if (threadIdx.x == 0) smem.must_rescale[slots.place] = grown;
-      softmax.weigh(s);
-#pragma unroll
-      for (int g = 0; g < kFp8Groups; ++g) {
-        float scale[2];
-#pragma unroll
-        for (int j = 0; j < 2; ++j) scale[j] = reinterpret_cast<const float *>(&softmax.scales[j])[g] * kWeightShift;
-#pragma unroll
-        for (int tile = 0; tile < kTiles; ++tile) {
-          smem.weights[slots.place][g][warp][tile][lane] =
-              make_uint2(sm90::pack_f16(s[tile][0] * scale[0], s[tile][1] * scale[1]),
-                         sm90::pack_f16(s[tile][2] * scale[0], s[tile][3] * scale[1]));
-        }
-      }
-      sm90::barrier_arrive(sm90::smem_address(&smem.p_full[slots.place]));
-      slots.next();
-    }
-    fp8_publish_sums(smem, p, share, first_row, softmax, sum_parity);
-    sum_parity ^= 1;
-  }
-}
-
 // ---- value ------------------------------------------------------------------------------------------------------------
 
 // O of a group's columns: o[tile][n] is product n, whose column j is column 16 j + n of the group's 128, so that a lane reads
@@ -413,23 +92,33 @@ __device__ __forceinline__ void fp8_add_values(const Fp8Smem<kTiles> &smem, cons
     const uint8_t *source = columns + (k * 8 + lane % 4 * 2) * kFp8TokenBytes + lane / 4 * 16;
     auto load = [&](int key) { return *reinterpret_cast<const uint4 *>(source + key * kFp8TokenBytes); };
     const uint4 v0 = load(0), v1 = load(1), v8 = load(8), v9 = load(9);
-    // Two neighbouring bytes of each of two keys a word: a product's operand is the lower or the upper of them.
-    auto multiply = [&](int n, uint32_t low, uint32_t high) {
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        sm90::mma_f16(o[tile][n], a[tile], sm90::lower_e4m3_f16(low), sm90::lower_e4m3_f16(high));
-        sm90::mma_f16(o[tile][n + 1], a[tile], sm90::upper_e4m3_f16(low), sm90::upper_e4m3_f16(high));
-      }
-    };
     auto multiply_word = [&](int n, uint32_t w0, uint32_t w1, uint32_t w8, uint32_t w9) {
-      multiply(n, __byte_perm(w0, w1, 0x5410), __byte_perm(w8, w9, 0x5410));
-      multiply(n + 2, __byte_perm(w0, w1, 0x7632), __byte_perm(w8, w9, 0x7632));
+#pragma unroll
+      for (int i = 0; i < 4; i += 2) {  // two columns: of each, two keys side by side are half of an operand
+        const int bytes = i == 0 ? 0x5140 : 0x7362;
+        const uint2 low = sm90::e4m3_to_f16(__byte_perm(w0, w1, bytes)), high = sm90::e4m3_to_f16(__byte_perm(w8, w9, bytes));
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+          sm90::mma_f16(o[tile][n + i], a[tile], low.x, high.x);
+          sm90::mma_f16(o[tile][n + i + 1], a[tile], low.y, high.y);
+        }
+      }
     };
     multiply_word(0, v0.x, v1.x, v8.x, v9.x);
     multiply_word(4, v0.y, v1.y, v8.y, v9.y);
     multiply_word(8, v0.z, v1.z, v8.z, v9.z);
     multiply_word(12, v0.w, v1.w, v8.w, v9.w);
   }
+}
+
+// Clears a group's columns of the keys past the `used` ones: they may hold anything, and 0 x NaN must not reach O.
+__device__ __forceinline__ void fp8_clear_values(uint8_t *columns, int used) {
+  const int lane = threadIdx.x % 32;
+  for (int key = used; key < kFp8SlotTokens; ++key) {
+    *reinterpret_cast<uint32_t *>(columns + key * kFp8TokenBytes + lane * 4) = 0;
+  }
+  sm90::fence_async_proxy();  // a copy will write there
+  __syncwarp();
 }
 
 template <int kTiles>
@@ -441,7 +130,7 @@ __device__ __forceinline__ void fp8_store_output(const Fp8Smem<kTiles> &smem, co
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = tile * 16 + lane / 4 + 8 * r, query_row = first_row + row;
-      const float factor = smem.inverse_sum[row] * kOutputShift;
+      const float factor = smem.inverse_sum[row];
       auto value = [&](int i) { return o[tile][i % 16][r * 2 + i / 16] * factor; };
       const int64_t column = group * 128 + lane % 4 * 32;
       if (share.whole()) {
@@ -495,6 +184,12 @@ __device__ __forceinline__ void fp8_value_role(Fp8Smem<kTiles> &smem, const Deco
     for (int step = share.first_step; step < share.end_step; step += 2) {
       sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
       sm90::barrier_wait(sm90::smem_address(&smem.p_full[slots.place]), slots.parity);
+      if (step + 2 < share.end_step) {
+        // The score warps' products of the next slot come first: P V has the time of their softmax.
+        RingPosition<Fp8Smem<kTiles>::kRing> next = ring;
+        next.next();
+        sm90::barrier_wait(sm90::smem_address(&smem.scored[next.place]), next.parity);
+      }
       if (smem.must_rescale[slots.place]) {
 #pragma unroll
         for (int tile = 0; tile < kTiles; ++tile) {
@@ -507,7 +202,10 @@ __device__ __forceinline__ void fp8_value_role(Fp8Smem<kTiles> &smem, const Deco
           }
         }
       }
-      fp8_add_values(smem, smem.ring[ring.place] + group * 128, slots.place, group, o);
+      uint8_t *columns = smem.ring[ring.place] + group * 128;
+      const int used = min(share.end_step * kStepTokens, share.length) - step * kStepTokens;
+      if (used < kFp8SlotTokens) fp8_clear_values(columns, used);
+      fp8_add_values(smem, columns, slots.place, group, o);
       __syncwarp();
       if (lane == 0) {
         sm90::barrier_arrive(sm90::smem_address(&smem.p_empty[slots.place]));
@@ -538,7 +236,8 @@ __global__ void __launch_bounds__(kFp8Threads, 1) decode_fp8_kernel(const __grid
   if (threadIdx.x == 0) {
     for (int place = 0; place < Fp8Smem<kTiles>::kRing; ++place) {
       barrier_init(smem_address(&smem.full[place]), 1);
-      barrier_init(smem_address(&smem.empty[place]), kFp8ScoreWarps + kFp8ValueWarps);
+      barrier_init(smem_address(&smem.scored[place]), kFp8ScoreWarps);
+      barrier_init(smem_address(&smem.empty[place]), kFp8ValueWarps);
     }
     for (int slot = 0; slot < kSlots; ++slot) {
       barrier_init(smem_address(&smem.p_full[slot]), kFp8ScoreWarps * 32);
@@ -558,12 +257,12 @@ __global__ void __launch_bounds__(kFp8Threads, 1) decode_fp8_kernel(const __grid
     sm90::wait_for_previous_kernel();
     fp8_score_role(smem, p, first_row);
   } else if (warp < kFp8ScoreWarps + kFp8ValueWarps) {
-    sm90::take_registers<168>();
+    sm90::take_registers<176>();
     sm90::wait_for_previous_kernel();
     fp8_value_role(smem, p.decode, first_row, warp - kFp8ScoreWarps);
   } else {
     sm90::give_registers<32>();
-    if (warp == kFp8ScoreWarps + kFp8ValueWarps) fp8_copy_role(smem, p);
+    if (warp == kFp8ScoreWarps + kFp8ValueWarps) fp8_copy_role(smem, p, first_row);
   }
 }
 

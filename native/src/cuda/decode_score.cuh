@@ -12,16 +12,33 @@ struct RowState {
   float max[2], sum[2];  // the maximum in use, in units of S; the sum is over this thread's keys only
 };
 
-// Turns S of a step into P in shared memory, in pieces that fit between two products, without a branch. The running
-// maximum only moves when it has grown by a factor of 2^8: what is accumulated is exact relative to any maximum, so O is
-// hardly ever rescaled.
+// Turns S of a step into P in shared memory. The running maximum only moves when it has grown by a factor of 2^8: what is
+// accumulated is exact relative to any maximum, so O is hardly ever rescaled, and the maxima of the four lanes of a row are
+// hardly ever brought together. That is done first, since it branches; the weights come in pieces that fit between two
+// products.
 class Weigher {
  public:
-  static constexpr int kPieces = 20;
+  static constexpr int kPieces = 16;
 
   // `row` as row_address gives it.
-  __device__ Weigher(DecodeSmem &smem, RowState &rows, float scale_log2, int slot, uint32_t row)
-      : smem_(smem), rows_(rows), scale_log2_(scale_log2), slot_(slot), row_(row) {}
+  __device__ Weigher(DecodeSmem &smem, RowState &rows, float scale_log2, int slot, uint32_t row, const float (&s)[16])
+      : rows_(rows), scale_log2_(scale_log2), row_(row ^ slot * 64) {
+    float top[2];
+    bool grown = false;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float pair[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) pair[i] = fmaxf(s[4 * i + 2 * r], s[4 * i + 2 * r + 1]);
+      top[r] = fmaxf(fmaxf(pair[0], pair[1]), fmaxf(pair[2], pair[3]));
+      grown = grown || top[r] > limit(r);
+    }
+    const bool moved = __any_sync(~0u, grown);
+    if (moved) move_maxima(smem, top, slot);
+    if (threadIdx.x % 32 == 0) smem.must_rescale[slot][threadIdx.x / 32 % 4] = moved;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) offset_[r] = rows_.max[r] == -INFINITY ? 0.0f : -rows_.max[r] * scale_log2_;
+  }
 
   // Where this thread's row of P begins, to be combined with a 16-byte piece of it by exclusive or: that is the swizzle.
   __device__ static uint32_t row_address(const DecodeSmem &smem) {
@@ -29,46 +46,9 @@ class Weigher {
     return sm90::smem_address(smem.probabilities) + row * 128 + ((row % 8) ^ (lane / 16)) * 16;
   }
 
-  __device__ void piece(float (&s)[16], int i) {
-    if (i == 0) find_maximum(s);
-    if (i == 1 || i == 2) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) top_[r] = fmaxf(top_[r], __shfl_xor_sync(~0u, top_[r], i));
-    }
-    if (i == 3) move_maximum();
-    if (i >= 4) weigh(s, i - 4);
-  }
-
- private:
-  __device__ void find_maximum(const float (&s)[16]) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float pair[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) pair[i] = fmaxf(s[4 * i + 2 * r], s[4 * i + 2 * r + 1]);
-      top_[r] = fmaxf(fmaxf(pair[0], pair[1]), fmaxf(pair[2], pair[3]));
-    }
-  }
-  __device__ void move_maximum() {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    const float slack = 8.0f / scale_log2_;
-    bool moved = false;
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const bool grown = top_[r] > rows_.max[r] + slack;
-      const float rescale = grown ? sm90::exp2_approx((rows_.max[r] - top_[r]) * scale_log2_) : 1.0f;
-      rows_.max[r] = grown ? top_[r] : rows_.max[r];
-      rows_.sum[r] *= rescale;
-      offset_[r] = rows_.max[r] == -INFINITY ? 0.0f : -rows_.max[r] * scale_log2_;
-      if (lane % 4 == 0) smem_.rescale[slot_][warp * 16 + lane / 4 + 8 * r] = rescale;
-      moved = moved || grown;
-    }
-    moved = __any_sync(~0u, moved);
-    if (lane == 0) smem_.must_rescale[slot_][warp] = moved;
-  }
   // The weights have registers of their own: where S, an accumulator, is written between products, ptxas puts a
   // warpgroup.arrive (C7519) before each of them, which waits for what was written.
-  __device__ void weigh(const float (&s)[16], int i) {
+  __device__ void piece(const float (&s)[16], int i) {
     const int r = i / 2 % 2;
     const float weight = sm90::exp2_approx(fmaf(s[i], scale_log2_, offset_[r]));
     rows_.sum[r] += weight;
@@ -77,17 +57,30 @@ class Weigher {
       return;
     }
     packed_[i / 2 % 4] = sm90::pack_bf16(even_, weight);
-    if (i % 8 == 7) {
-      sm90::store_matrices(row_ ^ (slot_ * 64 + i / 8 * 32), packed_[0], packed_[1], packed_[2], packed_[3]);
+    if (i % 8 == 7) sm90::store_matrices(row_ ^ (i / 8 * 32), packed_[0], packed_[1], packed_[2], packed_[3]);
+  }
+
+ private:
+  __device__ float limit(int r) const { return rows_.max[r] + 8.0f / scale_log2_; }
+
+  __device__ void move_maxima(DecodeSmem &smem, float (&top)[2], int slot) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+#pragma unroll
+      for (int step = 1; step <= 2; step *= 2) top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], step));
+      const bool grown = top[r] > limit(r);
+      const float rescale = grown ? sm90::exp2_approx((rows_.max[r] - top[r]) * scale_log2_) : 1.0f;
+      rows_.max[r] = grown ? top[r] : rows_.max[r];
+      rows_.sum[r] *= rescale;
+      if (lane % 4 == 0) smem.rescale[slot][warp * 16 + lane / 4 + 8 * r] = rescale;
     }
   }
 
-  DecodeSmem &smem_;
   RowState &rows_;
-  float scale_log2_, top_[2], offset_[2];
+  float scale_log2_, offset_[2];
   float even_;          // the weight that waits for its neighbour
   uint32_t packed_[4];  // eight weights, BF16
-  int slot_;
   uint32_t row_;
 };
 
@@ -165,6 +158,10 @@ __device__ __forceinline__ void load_queries(DecodeSmem &smem, Queries &q, RingP
   sm90::warpgroup_sync(kScoreSync);
 }
 
+// P is announced after this product of the next step, although it is complete before: O += P V shall fill the gap between
+// these products and those after them, and not hold these up.
+constexpr int kAnnounceAfter = 20;
+
 // S and P of `steps` steps, whose keys the ring holds from `ring` on; P goes to the value warps through `slots`.
 // `mask(s, step)` hides the keys that a row does not see.
 template <typename Mask>
@@ -172,29 +169,33 @@ __device__ __forceinline__ void weigh_steps(DecodeSmem &smem, const Queries &q, 
                                             RingPosition<kStages> &ring, RingPosition<kSlots> &slots, Mask mask) {
   const uint32_t row = Weigher::row_address(smem);
   float even[16], odd[16];  // S of two steps: one becomes P while the other is computed
+  int step = 0;
   auto wait_for_stage = [&] { sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity); };
   auto announce = [&] {
     sm90::fence_async_proxy();
     sm90::barrier_arrive(sm90::smem_address(&smem.p_full[slots.place]));
     slots.next();
   };
-  int step = 0;
+  // Ends the products of `step`. While they run, waits for what comes next: a place for P and the next stage.
+  auto finish_products = [&](float(&s)[16]) {
+    ring.next();
+    if (step < steps - 1) wait_for_stage();
+    sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slots.place]), slots.parity ^ 1);
+    finish_scores(s);
+  };
   auto prepare = [&](float(&s)[16]) {
     mask(s, step);
-    sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slots.place]), slots.parity ^ 1);
-    return Weigher(smem, rows, scale_log2, slots.place, row);
+    return Weigher(smem, rows, scale_log2, slots.place, row, s);
   };
   // P of this step and S of the next.
   auto advance = [&](float(&s)[16], float(&next)[16]) {
-    wait_for_stage();
     Weigher weigher = prepare(s);
     start_scores(smem, next, q, ring.place, [&](int i) {
       if (i < Weigher::kPieces) weigher.piece(s, i);
-      if (i == Weigher::kPieces) announce();  // O += P V fills the gap between these products and the next
+      if (i == kAnnounceAfter) announce();
     });
-    finish_scores(next);
-    ring.next();
     ++step;
+    finish_products(next);
   };
   auto finish = [&](float(&s)[16]) {
     Weigher weigher = prepare(s);
@@ -205,8 +206,7 @@ __device__ __forceinline__ void weigh_steps(DecodeSmem &smem, const Queries &q, 
 
   wait_for_stage();
   start_scores(smem, even, q, ring.place, [](int) {});
-  finish_scores(even);
-  ring.next();
+  finish_products(even);
   for (;;) {
     if (step == steps - 1) {
       finish(even);

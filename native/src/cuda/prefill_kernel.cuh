@@ -137,28 +137,26 @@ __device__ __forceinline__ void prefill_score_role(DecodeSmem &smem, const Prefi
     const int last = item.steps - 1;
     RowState rows = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
     // weigh_steps, but written out: ptxas makes 2 to 4 % more of it here.
-    load_queries<kPrefillCluster>(smem, q, ring);
-    wait_for_stage();
-    start_scores(smem, even, q, ring.place, [](int) {});
-    finish_scores(even);
-    ring.next();
     int step = 0;
+    auto finish_products = [&](float(&s)[16]) {
+      ring.next();
+      if (step < last) wait_for_stage();
+      sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slots.place]), slots.parity ^ 1);
+      finish_scores(s);
+    };
     auto prepare = [&](float(&s)[16]) {
       visibility.mask(s, step * kStepTokens);
-      sm90::barrier_wait(sm90::smem_address(&smem.p_empty[slots.place]), slots.parity ^ 1);
-      return Weigher(smem, rows, p.scale_log2, slots.place, row);
+      return Weigher(smem, rows, p.scale_log2, slots.place, row, s);
     };
     // P of this step and S of the next.
     auto advance = [&](float(&s)[16], float(&next)[16]) {
-      wait_for_stage();
       Weigher weigher = prepare(s);
       start_scores(smem, next, q, ring.place, [&](int i) {
         if (i < Weigher::kPieces) weigher.piece(s, i);
-        if (i == Weigher::kPieces) announce();
+        if (i == kAnnounceAfter) announce();
       });
-      finish_scores(next);
-      ring.next();
       ++step;
+      finish_products(next);
     };
     auto finish = [&](float(&s)[16]) {
       Weigher weigher = prepare(s);
@@ -166,6 +164,10 @@ __device__ __forceinline__ void prefill_score_role(DecodeSmem &smem, const Prefi
       for (int i = 0; i < Weigher::kPieces; ++i) weigher.piece(s, i);
       announce();
     };
+    load_queries<kPrefillCluster>(smem, q, ring);
+    wait_for_stage();
+    start_scores(smem, even, q, ring.place, [](int) {});
+    finish_products(even);
     for (;;) {
       if (step == last) {
         finish(even);

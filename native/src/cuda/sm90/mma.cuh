@@ -23,22 +23,18 @@ __device__ __forceinline__ void mma_f16(float (&d)[4], const uint4 &a, uint32_t 
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
 }
 
-// An e4m3 value is a sign, four bits of exponent (bias 7) and three of mantissa. Moved as they are into the places of BF16
-// (bias 127) or F16 (bias 15) they stand for the same value times 2^-120 or 2^-8, denormals included: no conversion is
-// needed, and no bits are a NaN. Each function takes one byte of each half of a word, the upper or the lower.
-constexpr float kE4m3InBf16 = 0x1p-120f, kE4m3InF16 = 0x1p-8f;
-
-__device__ __forceinline__ uint32_t upper_e4m3_bf16(uint32_t bytes) {
-  return (bytes >> 4 & 0x07F007F0u) | (bytes & 0x80008000u);
-}
-__device__ __forceinline__ uint32_t lower_e4m3_bf16(uint32_t bytes) {
-  return (bytes << 4 & 0x07F007F0u) | (bytes << 8 & 0x80008000u);
-}
-__device__ __forceinline__ uint32_t upper_e4m3_f16(uint32_t bytes) {
-  return (bytes >> 1 & 0x3F803F80u) | (bytes & 0x80008000u);
-}
-__device__ __forceinline__ uint32_t lower_e4m3_f16(uint32_t bytes) {
-  return (bytes << 7 & 0x3F803F80u) | (bytes << 8 & 0x80008000u);
+// Four e4m3 values as two operand words of F16: bytes 0 and 1, bytes 2 and 3. All e4m3 values are F16 values, too.
+__device__ __forceinline__ uint2 e4m3_to_f16(uint32_t bytes) {
+  uint2 pairs;
+  asm("{\n"
+      ".reg .b16 low, high;\n"
+      "mov.b32 {low, high}, %2;\n"
+      "cvt.rn.f16x2.e4m3x2 %0, low;\n"
+      "cvt.rn.f16x2.e4m3x2 %1, high;\n"
+      "}\n"
+      : "=r"(pairs.x), "=r"(pairs.y)
+      : "r"(bytes));
+  return pairs;
 }
 
 __device__ __forceinline__ float log2_approx(float x) {
