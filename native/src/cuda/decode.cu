@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "decode_cluster.h"
 #include "decode_combine.cuh"
 #include "decode_kernel.cuh"
 #include "decode_launch.cuh"
@@ -144,6 +145,7 @@ mla_status plan(const mla_plan_args &args, const mla_tensor &seq_lens, mla_tenso
     return MLA_UNSUPPORTED;
   }
   if (args.batch == 0) return MLA_OK;
+  if (cluster_shape(args).clusters > 0) return device_status(clear_plan(tiles, splits, stream), "mla_plan", error);
   cudaError_t status =
       launch_plan(decode_shape(args, multiprocessors), static_cast<const int32_t *>(seq_lens.data),
                   static_cast<int32_t *>(tiles.data), static_cast<int32_t *>(splits.data), stream);
@@ -155,6 +157,9 @@ mla_status decode(const mla_decode_args &args, int multiprocessors, cudaStream_t
   if (!error.empty()) return MLA_UNSUPPORTED;
   const DecodeShape shape = decode_shape(args.plan, multiprocessors);
   if (shape.batch == 0 || shape.rows == 0) return MLA_OK;
+
+  const ClusterShape cluster = cluster_shape(args.plan);
+  if (cluster.clusters > 0) return decode_by_clusters(args, cluster, shape, stream, error);
 
   DecodeMaps maps;
   const mla_tensor &q = args.q, &cache = args.cache;

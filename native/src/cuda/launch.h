@@ -43,6 +43,22 @@ inline bool encode_map(CUtensorMap &map, void *data, int64_t columns, int64_t ro
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
+// A map of [depth, rows, columns] BF16 whose boxes are box_rows whole rows, in columns of 64 values that lie one behind the other,
+// each box_rows x 128 bytes, swizzled; strides in elements. What a box covers beyond the tensor reads as 0.
+inline bool encode_row_map(CUtensorMap &map, void *data, int64_t columns, int64_t rows, int64_t row_stride, int64_t depth,
+                           int64_t depth_stride, int box_rows) {
+  auto encode = tensor_map_encoder();
+  if (encode == nullptr) return false;
+  const auto chunks = static_cast<cuuint32_t>(columns / 64);
+  cuuint64_t shape[4] = {64, static_cast<cuuint64_t>(rows), chunks, static_cast<cuuint64_t>(depth)};
+  cuuint64_t stride[3] = {static_cast<cuuint64_t>(row_stride) * 2, 128, static_cast<cuuint64_t>(depth_stride) * 2};
+  cuuint32_t box[4] = {64, static_cast<cuuint32_t>(box_rows), chunks, 1};
+  cuuint32_t step[4] = {1, 1, 1, 1};
+  return encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, data, shape, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
 inline bool aligned16(const void *data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
 inline bool aligned16(const mla_tensor &t) { return aligned16(t.data); }
 

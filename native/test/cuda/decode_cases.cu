@@ -11,6 +11,8 @@
 #include <sstream>
 #include <string>
 
+#include "launch.h"
+
 namespace mla::test {
 namespace {
 
@@ -53,6 +55,40 @@ __global__ void fill_random(__nv_bfloat16 *data, int64_t count, uint64_t seed) {
        i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
     data[i] = random_value(seed, i);
   }
+}
+
+struct NewestKeys {
+  __nv_bfloat16 *cache, *kept;  // [blocks, 64, 576], [batch, s_q, 576]
+  const int32_t *table, *lengths;
+  int max_blocks, s_q;
+};
+
+// Grid: (s_q, batch). The key of a thread block in the cache; null where the sequence is shorter.
+__device__ __nv_bfloat16 *newest_key(const NewestKeys &keys) {
+  const int b = blockIdx.y, token = keys.lengths[b] - keys.s_q + static_cast<int>(blockIdx.x);
+  if (token < 0) return nullptr;
+  const int64_t block = keys.table[static_cast<int64_t>(b) * keys.max_blocks + token / kBlock];
+  return keys.cache + (block * kBlock + token % kBlock) * kDim;
+}
+
+__global__ void withdraw_keys(NewestKeys keys) {
+  __nv_bfloat16 *key = newest_key(keys);
+  if (key == nullptr) return;
+  __nv_bfloat16 *kept = keys.kept + (static_cast<int64_t>(blockIdx.y) * keys.s_q + blockIdx.x) * kDim;
+  for (int i = threadIdx.x; i < kDim; i += blockDim.x) {
+    kept[i] = key[i];
+    key[i] = __float2bfloat16(NAN);
+  }
+}
+
+__global__ void append_keys(NewestKeys keys) {
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+  __nanosleep(5000);  // what follows shall be waiting
+  __nv_bfloat16 *key = newest_key(keys);
+  if (key == nullptr) return;
+  const __nv_bfloat16 *kept = keys.kept + (static_cast<int64_t>(blockIdx.y) * keys.s_q + blockIdx.x) * kDim;
+  for (int i = threadIdx.x; i < kDim; i += blockDim.x) key[i] = kept[i];
 }
 
 // A thread block a cache block: used[block] tokens are random, the others NaN.
@@ -263,6 +299,7 @@ DecodeCall::DecodeCall(const DecodeCase &shape, uint64_t seed) : case_(shape), r
   allocate_plan(args_);
   guarded_out_ = allocate<uint16_t>(out_count_ + 2 * kGuard);
   guarded_lse_ = allocate<float>(lse_count_ + 2 * kGuard);
+  newest_keys_ = allocate<__nv_bfloat16>(batch * case_.s_q * kDim);
   args_.out = tensor(guarded_out_ + kGuard, MLA_BF16, {batch, case_.s_q, case_.heads, kLatent});
   args_.lse = tensor(guarded_lse_ + kGuard, MLA_F32, {batch, case_.heads, case_.s_q});
   fill_cache(seed);
@@ -320,6 +357,16 @@ void DecodeCall::plan(cudaStream_t stream) {
 void DecodeCall::decode(cudaStream_t stream) {
   std::string error;
   require_ok(cuda::decode(args_, multiprocessors(), stream, error), error);
+}
+
+void DecodeCall::append_again(cudaStream_t stream) {
+  NewestKeys keys = {data_of<__nv_bfloat16>(args_.cache), newest_keys_, data_of<int32_t>(args_.block_table),
+                     data_of<int32_t>(args_.seq_lens), max_blocks_, case_.s_q};
+  const dim3 grid(case_.s_q, case_.batch);
+  withdraw_keys<<<grid, 128, 0, stream>>>(keys);
+  CHECK_CUDA(cudaGetLastError());
+  const cuda::Launch append(grid, 128, 0, stream);
+  CHECK_CUDA(cudaLaunchKernelEx(&append.config, append_keys, keys));
 }
 
 int64_t DecodeCall::bits_differing_alone(int b, cudaStream_t stream) {

@@ -1,6 +1,7 @@
 // Inputs, an independent reference and the comparison for mla_decode on the device.
 #pragma once
 
+#include <cuda_bf16.h>
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
@@ -37,6 +38,9 @@ class DecodeCall {
 
   void plan(cudaStream_t stream);
   void decode(cudaStream_t stream);
+  // Takes the keys of this step's tokens, the last s_q of each sequence, out of the cache, and writes them anew by a kernel that
+  // lets what follows on the stream start before it has done so.
+  void append_again(cudaStream_t stream);
   void poison_outputs();
   Difference compare_with_reference();
   bool sentinels_intact();
@@ -56,6 +60,7 @@ class DecodeCall {
   std::vector<void *> owned_;
   uint16_t *guarded_out_ = nullptr;
   float *guarded_lse_ = nullptr;
+  __nv_bfloat16 *newest_keys_ = nullptr;  // [batch, s_q, 576]
 };
 
 }  // namespace mla::test

@@ -3,8 +3,8 @@
 //   decode_test check [cases [seed]]          random cases against the reference; exit status 1 if one is wrong
 //   decode_test invariance [cases [seed]]     deterministic plan: sequences alone and among 255 others, bit for bit
 //   decode_test small                         a few small cases, for compute-sanitizer
-//   decode_test bench [matmul TFLOP/s [row]]  the baseline's 42 rows; the ceiling of a BF16 product, measured elsewhere
-//                                             in the same session, enters the floor; `fixed` is the time with the
+//   decode_test bench [matmul TFLOP/s [row...]]  the baseline's 42 rows, or some of them; the ceiling of a BF16 product, measured
+//                                             elsewhere in the same session, enters the floor; `fixed` is the time with the
 //                                             deterministic plan over the time without
 //   decode_test sustained [...]               the same one row after the other, at the clock that the power limit leaves
 
@@ -17,6 +17,7 @@
 #include <random>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "decode_cases.h"
 #include "timing.cuh"
@@ -26,13 +27,16 @@ namespace {
 
 constexpr double kCosineTolerance = 5e-6;
 
-// One plan and two decode calls, which run into each other; in a graph or without.
+// One plan and two decode calls, which run into each other, and one that runs into the kernel that appends this step's keys; in a
+// graph or without.
 void run_calls(DecodeCall &call, bool in_graph) {
   cudaStream_t stream;
   CHECK_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   run_and_wait(stream, in_graph, [&] {
     call.plan(stream);
     call.decode(stream);
+    call.decode(stream);
+    call.append_again(stream);
     call.decode(stream);
   });
   CHECK_CUDA(cudaStreamDestroy(stream));
@@ -124,7 +128,7 @@ int small() {
   const DecodeCase cases[] = {
       {1, 1, 16, {70}},          {2, 1, 128, {130, 0}},     {2, 2, 128, {65, 200}},
       {3, 4, 5, {3, 1, 64}},     {1, 1, 64, {700}},         {3, 1, 16, {700, 0, 65}, true},
-      {1, 2, 128, {1200}, true}, {2, 1, 128, {1600, 900}, true},
+      {1, 2, 128, {1200}, true}, {2, 1, 128, {1600, 900}, true}, {1, 1, 64, {2100}}, {2, 2, 8, {2500, 0}}, {1, 1, 16, {1000}},
       {13, 4, 128, {700, 3, 64, 0, 130, 65, 96, 31, 400, 128, 1, 290, 50}}};
   int wrong = 0;
   for (const DecodeCase &shape : cases) wrong += !run_case(shape, 7, false);
@@ -183,7 +187,7 @@ const BaselineRow kBaseline[] = {
 
 // Rested: few replays after a rest, at the clock that a card has until its power limit sets in, some 50 ms of the large rows. Else many,
 // one row after the other.
-int bench(double matmul_tflops, bool rested, int only_row) {
+int bench(double matmul_tflops, bool rested, const std::vector<int> &only_rows) {
   constexpr int kCalls = 10;
   const int replays = rested ? 7 : 30;
   const auto rest = std::chrono::milliseconds(rested ? 250 : 0);
@@ -196,7 +200,7 @@ int bench(double matmul_tflops, bool rested, int only_row) {
   double log_ratio = 0, log_fixed = 0;
   int rows = 0, slower = 0;
   for (int r = 0; r < static_cast<int>(std::size(kBaseline)); ++r) {
-    if (only_row >= 0 && r != only_row) continue;
+    if (!only_rows.empty() && std::find(only_rows.begin(), only_rows.end(), r) == only_rows.end()) continue;
     const BaselineRow &row = kBaseline[r];
     DecodeCase shape = {row.batch, row.s_q, row.heads, baseline_lengths(row.batch, row.s_q, row.mean)};
     double tokens = 0;
@@ -243,9 +247,11 @@ int main(int argc, char **argv) {
   }
   if (mode == "small") return mla::test::small();
   if (mode == "bench" || mode == "sustained") {
-    return mla::test::bench(number(2, 780), mode == "bench", static_cast<int>(number(3, -1)));
+    std::vector<int> rows;
+    for (int i = 3; i < argc; ++i) rows.push_back(std::atoi(argv[i]));
+    return mla::test::bench(number(2, 780), mode == "bench", rows);
   }
   std::fprintf(stderr,
-               "usage: decode_test check|invariance [cases [seed]] | small | bench|sustained [matmul TFLOP/s [row]]\n");
+               "usage: decode_test check|invariance [cases [seed]] | small | bench|sustained [matmul TFLOP/s [row...]]\n");
   return 2;
 }

@@ -115,6 +115,31 @@ __device__ __forceinline__ void wait_for_flag(uint32_t *flag) {
   asm volatile("st.relaxed.gpu.global.u32 [%0], 0;" ::"l"(flag) : "memory");
 }
 
+// Where the same offset in the shared memory of block `rank` of the cluster is.
+__device__ __forceinline__ uint32_t remote_address(uint32_t address, uint32_t rank) {
+  uint32_t remote;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
+  return remote;
+}
+
+// Stores into the shared memory of a block of the cluster; the bytes are counted on `barrier`, of the same block. Both are
+// remote addresses.
+__device__ __forceinline__ void store_remote(uint32_t target, uint4 v, uint32_t barrier) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(target),
+               "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(barrier)
+               : "memory");
+}
+__device__ __forceinline__ void store_remote(uint32_t target, uint2 v, uint32_t barrier) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [%0], {%1, %2}, [%3];" ::"r"(target), "r"(v.x),
+               "r"(v.y), "r"(barrier)
+               : "memory");
+}
+__device__ __forceinline__ void store_remote(uint32_t target, float2 v, uint32_t barrier) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(target), "f"(v.x),
+               "f"(v.y), "r"(barrier)
+               : "memory");
+}
+
 // Programmatic dependent launch: the next kernel of the stream may start now; and: wait for the previous one's results.
 __device__ __forceinline__ void launch_dependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 __device__ __forceinline__ void wait_for_previous_kernel() { asm volatile("griddepcontrol.wait;" ::: "memory"); }

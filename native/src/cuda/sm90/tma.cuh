@@ -35,6 +35,16 @@ __device__ __forceinline__ void tma_load(uint32_t target, const CUtensorMap *map
       : "memory");
 }
 
+// The same of a map with four dimensions.
+__device__ __forceinline__ void tma_load(uint32_t target, const CUtensorMap *map, uint32_t barrier, int x, int y, int z, int w,
+                                         uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
+      " [%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(target),
+      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "l"(policy)
+      : "memory");
+}
+
 // The same into every block of the cluster named in `blocks`, at the same offsets of target and barrier.
 __device__ __forceinline__ void tma_load_multicast(uint32_t target, const CUtensorMap *map, uint32_t barrier, int x,
                                                    int y, int z, uint16_t blocks, uint64_t policy) {

@@ -6,7 +6,36 @@
 namespace mla::sm90 {
 
 // a: 64 rows x 16 values, by rows (kAcross 0) or by columns (kAcross 1: 16 rows of 64 values, read across); b: tokens x 16
-// values by rows. Swizzled descriptors (wgmma.cuh). The overload, by the size of d, is 32 to 256 tokens.
+// values by rows. Swizzled descriptors (wgmma.cuh). The overload, by the size of d, is 8 to 256 tokens.
+template <int kAcross>
+__device__ __forceinline__ void wgmma_m64k16(float (&d)[4], uint64_t a, uint64_t b) {
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\nsetp.eq.u32 p, 1, 1;\n"
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3"
+      "}, "
+      "%4, %5, p, 1, 1, %6, 0;\n"
+      "}\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "l"(a), "l"(b), "n"(kAcross));
+}
+
+template <int kAcross>
+__device__ __forceinline__ void wgmma_m64k16(float (&d)[8], uint64_t a, uint64_t b) {
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\nsetp.eq.u32 p, 1, 1;\n"
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7"
+      "}, "
+      "%8, %9, p, 1, 1, %10, 0;\n"
+      "}\n"
+      :
+        "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7])
+      : "l"(a), "l"(b), "n"(kAcross));
+}
+
 template <int kAcross>
 __device__ __forceinline__ void wgmma_m64k16(float (&d)[16], uint64_t a, uint64_t b) {
   asm volatile(
@@ -287,6 +316,11 @@ __device__ __forceinline__ void store_matrices_across(uint32_t address, uint32_t
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a), "r"(b),
                "r"(c), "r"(d)
                : "memory");
+}
+
+// The same with two; lanes 0 to 15 name the places.
+__device__ __forceinline__ void store_matrices_across(uint32_t address, uint32_t a, uint32_t b) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(address), "r"(a), "r"(b) : "memory");
 }
 
 }  // namespace mla::sm90
