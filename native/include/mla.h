@@ -247,6 +247,8 @@ mla_status mla_plan(mla_context *ctx, const mla_plan_args *args, const mla_tenso
  *   out          act [batch, s_q, heads, L]
  *   lse          F32 [batch, heads, s_q]        natural log of the sum of exp(scale * q.k)
  * Query i of s_q sees keys [0, len - s_q + i]: causal. One that sees none gives out 0, lse +inf.
+ * The call just before this one may append the s_q newest tokens of a sequence, and no older ones: a device may read those
+ * while that call still runs.
  */
 typedef struct mla_decode_args {
   mla_tensor q, cache, block_table, seq_lens, tiles, splits, workspace, out, lse;
