@@ -260,6 +260,7 @@ __device__ __forceinline__ void value_role(ClusterSmem<kRows, kRing, kBlocks> &s
     ring.next();
   }
   if (work.has_keys()) send_values(smem, o, work, side);
+  sm90::barrier_wait(sm90::smem_address(&smem.ready), 0);  // a block must not end before all others have told it so
   sm90::barrier_wait(sm90::smem_address(&smem.shared_out), 0);
   sm90::barrier_wait(sm90::smem_address(&smem.received), 0);
   add_values(smem, p, work);
