@@ -1,5 +1,5 @@
 // The one matrix product kernel: out[i] = x[i] w[g]^T over the rows i of each group g. A group is an expert, a matrix of a
-// batch, or the only one. docs/kernels.md tells why it is made so.
+// batch, or the only one. docs/products.md tells why it is made so.
 //
 // Weights are the rows of the tensor cores' product and tokens its columns: a tile is kRows weight rows x up to kTokens
 // tokens, and a tile with few tokens costs few cycles, while the weights stream at the memory's pace. Persistent blocks, or
