@@ -95,6 +95,13 @@ final class Engines {
             return entry.model.join();
         }
 
+        /** How many leases of the model there are; one at least. */
+        int sharers() {
+            synchronized (Engines.this) {
+                return Math.max(entry.leases, 1);
+            }
+        }
+
         /** Says that the engine died: whoever asks next gets a new one. */
         void discard() {
             synchronized (Engines.this) {

@@ -115,7 +115,7 @@ public final class MlaConf implements Serializable {
                 "Most rows that one task has in flight. Rows come back in input order, so a long row holds back those"
                         + " behind it: a wider window keeps the batch full meanwhile. 0 takes "
                         + WINDOW_PER_SEQUENCE
-                        + " times `spark.mla.batch.maxSequences`.");
+                        + " times `spark.mla.batch.maxSequences`, shared among the tasks that use the engine.");
 
         final String key;
         final String defaultValue;
@@ -269,8 +269,8 @@ public final class MlaConf implements Serializable {
         return LoadFormat.valueOf(values.get(Key.LOAD_FORMAT).toString().toUpperCase(Locale.ROOT));
     }
 
-    /** Most rows that one task has in flight. */
-    public int window() {
-        return orElse(integer(Key.TASK_WINDOW), WINDOW_PER_SEQUENCE * maxSequences());
+    /** Most rows that one of {@code tasks} tasks of an engine has in flight. */
+    public int window(int tasks) {
+        return orElse(integer(Key.TASK_WINDOW), Math.max(1, WINDOW_PER_SEQUENCE * maxSequences() / tasks));
     }
 }

@@ -56,7 +56,10 @@ class GenerateIteratorTest {
     private volatile boolean killed;
 
     private GenerateIterator generate(boolean failOnError, String... prompts) {
-        MlaConf conf = MlaConf.of(Map.of("spark.mla.task.window", "" + WINDOW));
+        return generate(MlaConf.of(Map.of("spark.mla.task.window", "" + WINDOW)), failOnError, prompts);
+    }
+
+    private GenerateIterator generate(MlaConf conf, boolean failOnError, String... prompts) {
         GenerateSpec.Decoding greedy = new GenerateSpec.Decoding(8, 0, 0, 1, 0, -1, false);
         GenerateSpec spec = new GenerateSpec("m", conf, null, greedy, failOnError);
         List<InternalRow> rows = new ArrayList<>();
@@ -115,6 +118,19 @@ class GenerateIteratorTest {
             rows.next();
         }
         assertFalse(rows.hasNext());
+    }
+
+    @Test
+    void tasksOfAnEngineShareTheWindow() {
+        MlaConf conf = MlaConf.of(Map.of("spark.mla.batch.maxSequences", "2")); // 4 times as many rows in flight
+        Engines.Lease other = engines.lease(KEY);
+        GenerateIterator rows = generate(conf, false, prompts(100));
+        assertTrue(rows.hasNext());
+        assertEquals(4, model.requests.size());
+        other.close();
+        assertTrue(rows.hasNext());
+        assertEquals(8, model.requests.size());
+        rows.close();
     }
 
     @Test
