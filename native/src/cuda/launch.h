@@ -28,35 +28,38 @@ inline PFN_cuTensorMapEncodeTiled_v12000 tensor_map_encoder() {
   return encoder;
 }
 
-// A map of [depth, rows, columns] BF16 with boxes of box_depth x box_rows x 64 values, swizzled by 128 bytes; strides in
-// elements. What a box covers beyond the tensor reads as 0.
-inline bool encode_map(CUtensorMap &map, void *data, int64_t columns, int64_t rows, int64_t row_stride, int64_t depth,
-                       int64_t depth_stride, int box_rows, int box_depth = 1) {
+// A map of a BF16 tensor, swizzled by 128 bytes; strides in bytes, without the innermost. What a box covers beyond the tensor
+// reads as 0.
+template <int kRank>
+bool encode_bf16_map(CUtensorMap &map, void *data, const cuuint64_t (&shape)[kRank], const cuuint64_t (&stride)[kRank - 1],
+                     const cuuint32_t (&box)[kRank]) {
   auto encode = tensor_map_encoder();
   if (encode == nullptr) return false;
-  cuuint64_t shape[3] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows), static_cast<cuuint64_t>(depth)};
-  cuuint64_t stride[2] = {static_cast<cuuint64_t>(row_stride) * 2, static_cast<cuuint64_t>(depth_stride) * 2};
-  cuuint32_t box[3] = {64, static_cast<cuuint32_t>(box_rows), static_cast<cuuint32_t>(box_depth)};
-  cuuint32_t step[3] = {1, 1, 1};
-  return encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, data, shape, stride, box, step,
-                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+  cuuint32_t step[kRank];
+  for (cuuint32_t &one : step) one = 1;
+  return encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, kRank, data, shape, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-// A map of [depth, rows, columns] BF16 whose boxes are box_rows whole rows, in columns of 64 values that lie one behind the other,
-// each box_rows x 128 bytes, swizzled; strides in elements. What a box covers beyond the tensor reads as 0.
+// A map of [depth, rows, columns] with boxes of box_depth x box_rows x 64 values; strides in elements.
+inline bool encode_map(CUtensorMap &map, void *data, int64_t columns, int64_t rows, int64_t row_stride, int64_t depth,
+                       int64_t depth_stride, int box_rows, int box_depth = 1) {
+  const cuuint64_t shape[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows), static_cast<cuuint64_t>(depth)};
+  const cuuint64_t stride[] = {static_cast<cuuint64_t>(row_stride) * 2, static_cast<cuuint64_t>(depth_stride) * 2};
+  const cuuint32_t box[] = {64, static_cast<cuuint32_t>(box_rows), static_cast<cuuint32_t>(box_depth)};
+  return encode_bf16_map(map, data, shape, stride, box);
+}
+
+// A map of [depth, rows, columns] whose boxes are box_rows whole rows, in columns of 64 values that lie one behind the other,
+// each box_rows x 128 bytes; strides in elements.
 inline bool encode_row_map(CUtensorMap &map, void *data, int64_t columns, int64_t rows, int64_t row_stride, int64_t depth,
                            int64_t depth_stride, int box_rows) {
-  auto encode = tensor_map_encoder();
-  if (encode == nullptr) return false;
   const auto chunks = static_cast<cuuint32_t>(columns / 64);
-  cuuint64_t shape[4] = {64, static_cast<cuuint64_t>(rows), chunks, static_cast<cuuint64_t>(depth)};
-  cuuint64_t stride[3] = {static_cast<cuuint64_t>(row_stride) * 2, 128, static_cast<cuuint64_t>(depth_stride) * 2};
-  cuuint32_t box[4] = {64, static_cast<cuuint32_t>(box_rows), chunks, 1};
-  cuuint32_t step[4] = {1, 1, 1, 1};
-  return encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, data, shape, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+  const cuuint64_t shape[] = {64, static_cast<cuuint64_t>(rows), chunks, static_cast<cuuint64_t>(depth)};
+  const cuuint64_t stride[] = {static_cast<cuuint64_t>(row_stride) * 2, 128, static_cast<cuuint64_t>(depth_stride) * 2};
+  const cuuint32_t box[] = {64, static_cast<cuuint32_t>(box_rows), chunks, 1};
+  return encode_bf16_map(map, data, shape, stride, box);
 }
 
 inline bool aligned16(const void *data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }

@@ -29,18 +29,9 @@ public final class MlaConf implements Serializable {
     private static final int MAX_TOKENS = 1 << 20;
 
     /** A GPU reads all weights for a step however many tokens share it, and fills its matrix units with thousands of them. */
-    private enum Batch {
-        CPU(256, 2048),
-        CUDA(1024, 8192);
+    private static final int CUDA_SEQUENCES = 1024;
 
-        final int sequences;
-        final int tokens;
-
-        Batch(int sequences, int tokens) {
-            this.sequences = sequences;
-            this.tokens = tokens;
-        }
-    }
+    private static final int CUDA_TOKENS = 8192;
 
     /** The keys; at most twenty. */
     enum Key {
@@ -84,18 +75,18 @@ public final class MlaConf implements Serializable {
                 "0",
                 Type.integer(0, 65536),
                 "Most sequences that an engine decodes in one step. 0 takes "
-                        + Batch.CPU.sequences
+                        + EngineSettings.defaults().maxSequences()
                         + ", and "
-                        + Batch.CUDA.sequences
+                        + CUDA_SEQUENCES
                         + " where `spark.mla.device` is cuda."),
         BATCH_MAX_TOKENS(
                 "batch.maxTokens",
                 "0",
                 Type.integer(0, MAX_TOKENS),
                 "Most tokens that an engine computes in one step, prefill and decode together. 0 takes "
-                        + Batch.CPU.tokens
+                        + EngineSettings.defaults().maxBatchTokens()
                         + ", and "
-                        + Batch.CUDA.tokens
+                        + CUDA_TOKENS
                         + " where `spark.mla.device` is cuda."),
         PREFILL_CHUNK(
                 "prefill.chunk",
@@ -242,7 +233,9 @@ public final class MlaConf implements Serializable {
                 integer(Key.CPU_THREADS),
                 (Long) values.get(Key.KV_MEMORY),
                 maxSequences(),
-                orElse(integer(Key.BATCH_MAX_TOKENS), batch().tokens),
+                orElse(
+                        Key.BATCH_MAX_TOKENS,
+                        isCuda() ? CUDA_TOKENS : EngineSettings.defaults().maxBatchTokens()),
                 integer(Key.PREFILL_CHUNK),
                 integer(Key.MAX_MODEL_LEN),
                 loadFormat(),
@@ -252,16 +245,18 @@ public final class MlaConf implements Serializable {
                         EngineSettings.Gpu.defaults().graphs()));
     }
 
-    private Batch batch() {
-        return device().equals("cuda") ? Batch.CUDA : Batch.CPU;
+    private boolean isCuda() {
+        return device().equals("cuda");
     }
 
     private int maxSequences() {
-        return orElse(integer(Key.BATCH_MAX_SEQUENCES), batch().sequences);
+        return orElse(
+                Key.BATCH_MAX_SEQUENCES,
+                isCuda() ? CUDA_SEQUENCES : EngineSettings.defaults().maxSequences());
     }
 
-    private static int orElse(int value, int whereZero) {
-        return value > 0 ? value : whereZero;
+    private int orElse(Key key, int whereZero) {
+        return integer(key) > 0 ? integer(key) : whereZero;
     }
 
     /** Where weights come from. */
@@ -271,6 +266,6 @@ public final class MlaConf implements Serializable {
 
     /** Most rows that one of {@code tasks} tasks of an engine has in flight. */
     public int window(int tasks) {
-        return orElse(integer(Key.TASK_WINDOW), Math.max(1, WINDOW_PER_SEQUENCE * maxSequences() / tasks));
+        return orElse(Key.TASK_WINDOW, Math.max(1, WINDOW_PER_SEQUENCE * maxSequences() / tasks));
     }
 }

@@ -141,7 +141,7 @@ class EnginesTest {
     }
 
     @Test
-    void modelsLoadOneAtATimeAndNobodyWaitsUnasked() {
+    void modelsLoadOneAtATimeAndNobodyWaitsUnasked() throws InterruptedException {
         CountDownLatch go = new CountDownLatch(1);
         AtomicInteger atOnce = new AtomicInteger();
         List<Integer> seen = Collections.synchronizedList(new ArrayList<>());
@@ -154,6 +154,8 @@ class EnginesTest {
         Engines.Lease a = slow.lease(A);
         Engines.Lease b = slow.lease(B);
         assertEquals(2, slow.size());
+        Thread.sleep(300); // long enough for a second load to begin beside the first
+        assertEquals(List.of(1), seen);
         go.countDown();
         assertNotSame(a.await(ALIVE).model(), b.await(ALIVE).model());
         assertEquals(List.of(1, 1), seen);
