@@ -166,7 +166,9 @@ class BadCheckpointTest {
             config(
                     "{\"topk_method\": \"greedy\"}",
                     "\"topk_method\" is \"greedy\", expected \"noaux_tc\" for deepseek_v3"),
-            config("{\"moe_layer_freq\": 2}", "\"moe_layer_freq\" is 2, expected 1"),
+            config(
+                    "{\"moe_layer_freq\": 2}",
+                    "\"moe_layer_freq\" is 2, expected 1: any other DeepSeek's own code heeds and transformers ignores"),
             config("{\"rope_theta\": 1}", "\"rope_theta\" is 1, expected a finite number greater than 1"),
             config("{\"rope_scaling\": 4}", "\"rope_scaling\" is 4, expected an object"),
             config(
@@ -186,7 +188,10 @@ class BadCheckpointTest {
                     "\"quantization_config.quant_method\" is \"awq\", expected \"fp8\""),
             config(
                     "{\"quantization_config\": {\"quant_method\": \"fp8\", \"weight_block_size\": [128, 0]}}",
-                    "\"quantization_config.weight_block_size\" is [128,0], expected two positive integers"));
+                    "\"quantization_config.weight_block_size\" is [128,0], expected two positive integers"),
+            config(
+                    "{\"quantization_config\": {\"quant_method\": \"fp8\", \"weight_block_size\": [128, 64]}}",
+                    "\"quantization_config.weight_block_size\" is [128,64], expected two positive integers that are the same"));
 
     static final List<Arguments> WEIGHTS = List.of(
             bad(
