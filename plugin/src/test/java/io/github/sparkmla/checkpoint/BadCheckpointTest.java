@@ -294,6 +294,28 @@ class BadCheckpointTest {
 
     /** Each of these would make the native library end the process. */
     static final List<Arguments> TOKENIZERS = List.of(
+            bad(
+                    "a tokenizer class that has its own way",
+                    folder -> {
+                        change(folder, "config.json", "{\"model_type\": \"youtu\"}");
+                        change(folder, "tokenizer_config.json", "{\"tokenizer_class\": \"Qwen2Tokenizer\"}");
+                    },
+                    "@/tokenizer_config.json: \"tokenizer_class\" is \"Qwen2Tokenizer\", expected "
+                            + "PreTrainedTokenizerFast: transformers gives most others rules of their own"),
+            bad(
+                    "an added token as long as a book",
+                    folder -> change(
+                            folder, "tokenizer_config.json", "{\"mask_token\": \"" + "a".repeat(1_000_000) + "\"}"),
+                    "@/tokenizer.json: an added token, \"aaaaaaaaaaaaaaaaaaaa...\", has 1000000 characters, expected at "
+                            + "most 1000"),
+            bad(
+                    "a listed token without an id",
+                    folder -> change(
+                            folder,
+                            "tokenizer_config.json",
+                            "{\"added_tokens_decoder\": {\"x\": {\"content\": \"the\"}}}"),
+                    "@/tokenizer_config.json: \"added_tokens_decoder.x\" is {\"content\":\"the\"}, expected a token id "
+                            + "as its key"),
             tokenizer(
                     "{\"decoder\": {\"type\": \"Fuse\", \"x\": \"\\ud800\"}}",
                     "holds a string that is not Unicode text"),
