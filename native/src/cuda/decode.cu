@@ -90,6 +90,12 @@ int64_t workspace_floats(const DecodeShape &shape) { return partial_rows(shape) 
 
 DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape) {
   DecodeParams params;
+  params.q = static_cast<const __nv_bfloat16 *>(args.q.data);
+  params.q_stride = args.q.stride[0];
+  params.q_row_stride = args.q.stride[2];
+  params.cache = static_cast<const __nv_bfloat16 *>(args.cache.data);
+  params.block_stride = args.cache.stride[0];
+  params.key_stride = args.cache.stride[1];
   params.block_table = static_cast<const int32_t *>(args.block_table.data);
   params.table_stride = args.block_table.stride[0];
   params.seq_lens = static_cast<const int32_t *>(args.seq_lens.data);
@@ -163,9 +169,9 @@ mla_status decode(const mla_decode_args &args, int multiprocessors, cudaStream_t
 
   DecodeMaps maps;
   const mla_tensor &q = args.q, &cache = args.cache;
-  if (!encode_map(maps.queries, q.data, kHeadDim, shape.rows, q.stride[2], shape.batch, q.stride[0], kStepTokens) ||
-      !encode_map(maps.cache, cache.data, kHeadDim, kBlockTokens, cache.stride[1], cache.shape[0], cache.stride[0],
-                  kStepTokens / shape.cluster)) {
+  if (!encode_row_map(maps.queries, q.data, kHeadDim, shape.rows, q.stride[2], shape.batch, q.stride[0], kStepTokens) ||
+      !encode_atom_map(maps.cache, cache.data, kHeadDim, kBlockTokens, cache.stride[1], cache.shape[0], cache.stride[0],
+                       kStepTokens / shape.cluster)) {
     error = "mla_decode: the driver did not make a tensor map of q or the cache; is it of CUDA 12 or later?";
     return MLA_UNSUPPORTED;
   }
