@@ -68,11 +68,12 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.tiles = (shape.rows + kTileRows - 1) / kTileRows;
   shape.cluster = shape.tiles % 2 == 0 && (args.max_len > kLongSequence || args.batch > kFewSequences) ? 2 : 1;
   shape.parts = std::max(1, multiprocessors / shape.tiles);
-  shape.sequence_overhead = many_rows ? 4 : 1;  // all measured: docs/kernels.md
-  shape.split_overhead = many_rows ? 4 : 3;
-  shape.least_steps = many_rows ? 3 : 1;
-  shape.least_piece = 4;
   const bool deterministic = args.flags & MLA_PLAN_DETERMINISTIC;
+  // All measured: docs/kernels.md.
+  shape.sequence_overhead = !many_rows ? 1 : deterministic ? 4 : 3;
+  shape.split_overhead = !many_rows ? 3 : deterministic ? 4 : 2;
+  shape.least_steps = many_rows ? 3 : 1;
+  shape.least_piece = 2;
   shape.rule = deterministic ? deterministic_rule(args.heads) : SplitRule{};
   shape.most_splits = deterministic ? shape.rule.most_splits(steps_of(args.max_len)) : 0;
   shape.slots = deterministic ? static_cast<int64_t>(args.batch) * shape.most_splits : int64_t{2} * shape.parts;
@@ -86,7 +87,7 @@ int64_t partial_rows(const DecodeShape &shape) {
   return shape.slots * ((shape.rows + kWarpRows - 1) / kWarpRows * kWarpRows);
 }
 
-int64_t workspace_floats(const DecodeShape &shape) { return partial_rows(shape) * (kValueDim / 2 + kScales + 1); }
+int64_t workspace_floats(const DecodeShape &shape) { return partial_rows(shape) * kPartialRowFloats; }
 
 DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape) {
   DecodeParams params;
@@ -167,12 +168,14 @@ mla_status decode(const mla_decode_args &args, int multiprocessors, cudaStream_t
   const ClusterShape cluster = cluster_shape(args.plan);
   if (cluster.clusters > 0) return decode_by_clusters(args, cluster, shape, stream, error);
 
-  DecodeMaps maps;
+  DecodeMaps maps = {};
   const mla_tensor &q = args.q, &cache = args.cache;
   if (!encode_row_map(maps.queries, q.data, kHeadDim, shape.rows, q.stride[2], shape.batch, q.stride[0], kStepTokens) ||
       !encode_atom_map(maps.cache, cache.data, kHeadDim, kBlockTokens, cache.stride[1], cache.shape[0], cache.stride[0],
-                       kStepTokens / shape.cluster)) {
-    error = "mla_decode: the driver did not make a tensor map of q or the cache; is it of CUDA 12 or later?";
+                       kStepTokens / shape.cluster) ||
+      (shape.joins && !encode_map(maps.partials, args.workspace.data, 64, kPartialBoxRows, 64,
+                                  partial_rows(shape) / kWarpRows * 2, kPartialBoxRows * 64, kPartialBoxRows))) {
+    error = "mla_decode: the driver did not make a tensor map; is it of CUDA 12 or later?";
     return MLA_UNSUPPORTED;
   }
 

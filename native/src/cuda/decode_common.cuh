@@ -35,9 +35,10 @@ struct DecodeParams {
 };
 
 // Of the queries [batch, rows, 576], in boxes of 32 rows, and of the cache [blocks, 64, 576], in boxes of the rows of a step that
-// a block of a cluster loads for all. Both boxes are whole rows, so that a stage of the ring is one copy.
+// a block of a cluster loads for all. Both boxes are whole rows, so that a stage of the ring is one copy. And those of
+// decode_join.cuh.
 struct DecodeMaps {
-  CUtensorMap queries, cache;
+  CUtensorMap queries, cache, partials;
 };
 
 constexpr int kStepsPerBlock = kBlockTokens / kStepTokens;
