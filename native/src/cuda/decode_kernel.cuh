@@ -3,7 +3,8 @@
 // A thread block owns 64 query rows and walks the KV blocks of its part of the plan. Four warpgroups, by role:
 //   score   holds the queries, most of them in registers; S = Q K^T in steps of 32 keys, the softmax, writes P
 //   value   two of them, each accumulates 64 x 256 of O += P V
-//   copy    one warp feeds a ring of five 36 KB stages by TMA; the queries of each sequence travel in it as well
+//   copy    one warp feeds a ring of five 36 KB stages by TMA; the queries of each sequence travel in it as well; another brings
+//           what is needed first into L2
 #pragma once
 
 #include "decode_join.cuh"
@@ -109,19 +110,21 @@ __device__ __forceinline__ void prefetch_rows(const __nv_bfloat16 *first, int64_
 // Beside the copy warp, while the kernel before this one may still run: brings into L2 the first queries and a few steps of keys
 // beyond those that are loaded early. Harmless even if that kernel writes them: L2 is where its writes arrive. Not by the copy
 // engine, which would let the queries wait behind them.
-template <Splits kSplits>
+template <int kCluster, Splits kSplits>
 __device__ __forceinline__ void prefetch_role(const DecodeSmem &smem, const DecodeParams &p, int tile) {
   constexpr int kAhead = kSplits == Splits::kJoined ? 5 : 2;  // steps; measured: docs/kernels.md
+  constexpr int kShare = kStepTokens / kCluster;              // of a step's keys
   ShareWalk walk(smem.part, p);
   if (walk.done()) return;
   const Share share = walk.take();
   if (share.empty()) return;
-  const int row = tile * kTileRows;
+  const int row = tile * kTileRows, rank = kCluster > 1 ? sm90::cluster_rank() : 0;
   prefetch_rows(p.q + share.seq * p.q_stride + row * p.q_row_stride, p.q_row_stride, min(p.rows - row, kTileRows));
   const int32_t *table = p.block_table + share.seq * p.table_stride;
   for (int step = share.first_step + early_steps(share, p); step < min(share.end_step, share.first_step + kAhead); ++step) {
     const __nv_bfloat16 *keys = p.cache + __ldg(table + step / kStepsPerBlock) * p.block_stride;
-    prefetch_rows(keys + step % kStepsPerBlock * kStepTokens * p.key_stride, p.key_stride, kStepTokens);
+    const int first_key = step % kStepsPerBlock * kStepTokens + rank * kShare;
+    prefetch_rows(keys + first_key * p.key_stride, p.key_stride, kShare);
   }
 }
 
@@ -253,8 +256,8 @@ constexpr uint32_t kValueSync = kScoreSync + 1;  // ids of the value warpgroups'
 __device__ __forceinline__ void clear_unused_keys(uint8_t *columns, int used, uint32_t sync_id) {
   const int thread = threadIdx.x % 128;
   for (int row = used + thread / 32; row < kStepTokens; row += 4) {
-    int chunk = thread % 32 / 8, piece = thread % 8;
-    *reinterpret_cast<int4 *>(columns + row / kAtomKeys * kAtomRowBytes + chunk * kAtomBytes + row % kAtomKeys * 128 + piece * 16) = make_int4(0, 0, 0, 0);
+    const int atom = row / kAtomKeys * kAtomRowBytes + thread % 32 / 8 * kAtomBytes, piece = thread % 8;
+    *reinterpret_cast<int4 *>(columns + atom + row % kAtomKeys * 128 + piece * 16) = make_int4(0, 0, 0, 0);
   }
   sm90::fence_async_proxy();
   sm90::warpgroup_sync(sync_id);
@@ -447,7 +450,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
     sm90::give_registers<24>();
     const int warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
     if (warp == 0) copy_role<kCluster, kSplits>(smem, maps, p, tile);
-    else if (warp == 1) prefetch_role<kSplits>(smem, p, tile);
+    else if (warp == 1) prefetch_role<kCluster, kSplits>(smem, p, tile);
   } else {
     sm90::take_registers<160>();
     sm90::wait_for_previous_kernel();

@@ -86,15 +86,13 @@ struct Axis {
     if (!p.rule.fixed()) return {position, seq, beyond};
     return {position, seq, quotient(beyond, costs[seq]) * (costs[seq] - p.split_overhead)};
   }
-  // By load: where to cut, as close to `position` as may be. What is cut off a sequence shall have p.least_piece steps, if a part
-  // has eight times as many.
+  // By load: where to cut close to `position`. What is cut off a sequence shall have p.least_piece steps, if a part has
+  // eight times as many.
   __device__ int place_near(int position, int part_cost) const {
-    const int seq = seq_at(position, 0), least = max(min(p.least_piece, part_cost / 8), 1);
+    const int seq = seq_at(position, 0), least = min(p.least_piece, part_cost / 8);
     if (seq == p.batch) return total();
-    const int start = begin(seq), end = ends[seq], first = start + before_steps + least;
-    if (position >= first) return end - position < least ? end : position;
-    const int beyond = first <= end - least ? first : end;
-    return position - start < beyond - position ? start : beyond;
+    if (position - begin(seq) - before_steps < max(least, 1)) return begin(seq);
+    return ends[seq] - position < least ? ends[seq] : position;
   }
   // By length: the end of the part that begins at `from` and costs at most `budget`. A part that goes on with a sequence has
   // its queries to load, too. Of the cut's step only whether it is 0 counts.
@@ -148,9 +146,8 @@ __global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
   const Axis axis = {p, ends, costs, fixed ? p.overhead : p.overhead + p.split_overhead};
   const int even = (axis.total() + p.part_count - 1) / p.part_count, part_cost = max(even, p.least);
   if (!fixed) {
-    const int cost = max(axis.total(), p.part_count * p.least), each = cost / p.part_count, rest = cost % p.part_count;
     for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
-      cuts[part] = axis.place_near((part + 1) * each + (part + 1) * rest / p.part_count, part_cost);
+      cuts[part] = axis.place_near((part + 1) * part_cost, part_cost);
     }
   } else if (threadIdx.x < 32) {
     const int unit = p.overhead + largest;  // a part takes at least this; less is left over at its end
