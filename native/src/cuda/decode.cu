@@ -70,7 +70,7 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.parts = std::max(1, multiprocessors / shape.tiles);
   const bool deterministic = args.flags & MLA_PLAN_DETERMINISTIC;
   // All measured: docs/kernels.md.
-  shape.sequence_overhead = !many_rows ? 1 : deterministic ? 4 : 3;
+  shape.sequence_overhead = many_rows ? (deterministic ? 4 : 3) : deterministic ? 1 : 0;
   shape.split_overhead = !many_rows ? 3 : deterministic ? 4 : 2;
   shape.least_steps = many_rows ? 3 : 1;
   shape.least_piece = 2;

@@ -27,13 +27,14 @@ class Loader {
  public:
   __device__ Loader(DecodeSmem &smem, const DecodeMaps &maps, int tile)
       : smem_(smem), maps_(maps), first_row_(tile * kTileRows), rank_(kCluster > 1 ? sm90::cluster_rank() : 0),
-        policy_(sm90::evict_first_policy()) {}
+        once_(sm90::evict_first_policy()), again_(sm90::evict_last_policy()) {}
 
-  // The queries of a sequence, as two stages.
+  // The queries of a sequence, as two stages. Whoever has the next part of a cut sequence reads them again, and the next layer
+  // writes its own in the same place: they stay in L2.
   __device__ void load_queries(RingPosition<kStages> &ring, int seq) const {
     for (int half = 0; half < kQueryStages; ++half) {
       fill(ring, [&](uint32_t target, uint32_t barrier) {
-        sm90::tma_load(target, &maps_.queries, barrier, 0, first_row_ + half * kStepTokens, 0, seq, policy_);
+        sm90::tma_load(target, &maps_.queries, barrier, 0, first_row_ + half * kStepTokens, 0, seq, again_);
       });
     }
   }
@@ -42,14 +43,14 @@ class Loader {
   __device__ void load_keys(RingPosition<kStages> &ring, int step, int cache_block) const {
     fill(ring, [&](uint32_t target, uint32_t barrier) {
       if constexpr (kCluster == 1) {
-        sm90::tma_load(target, &maps_.cache, barrier, 0, 0, 0, atom_row(step), cache_block, policy_);
+        sm90::tma_load(target, &maps_.cache, barrier, 0, 0, 0, atom_row(step), cache_block, once_);
       } else {
         sm90::tma_load_multicast(target + rank_ * (kStageBytes / kCluster), &maps_.cache, barrier, 0, 0, 0, atom_row(step),
-                                 cache_block, (1 << kCluster) - 1, policy_);
+                                 cache_block, (1 << kCluster) - 1, once_);
       }
     });
   }
-  __device__ uint64_t policy() const { return policy_; }
+  __device__ uint64_t once() const { return once_; }
 
  private:
   // Where this block's share of a step begins in its cache block, in eights of keys.
@@ -70,7 +71,7 @@ class Loader {
   const DecodeMaps &maps_;
   int first_row_;
   uint32_t rank_;
-  uint64_t policy_;
+  uint64_t once_, again_;
 };
 
 // How many of the first steps of a part's first share may be loaded while the kernel before this one still runs: as many as there are
@@ -112,7 +113,7 @@ __device__ __forceinline__ void prefetch_rows(const __nv_bfloat16 *first, int64_
 // engine, which would let the queries wait behind them.
 template <int kCluster, Splits kSplits>
 __device__ __forceinline__ void prefetch_role(const DecodeSmem &smem, const DecodeParams &p, int tile) {
-  constexpr int kAhead = kSplits == Splits::kJoined ? 5 : 2;  // steps; measured: docs/kernels.md
+  constexpr int kAhead = kSplits == Splits::kJoined ? 7 : 2;  // steps; measured: docs/kernels.md
   constexpr int kShare = kStepTokens / kCluster;              // of a step's keys
   ShareWalk walk(smem.part, p);
   if (walk.done()) return;
@@ -167,7 +168,7 @@ __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &ma
       for (int half = 0; half < 2; ++half) {
         sm90::barrier_wait(sm90::smem_address(&smem.empty[ring.place]), ring.parity ^ 1);
         load_partial(maps, p, part, tile, half, sm90::smem_address(smem.stages[ring.place]),
-                     sm90::smem_address(&smem.full[ring.place]), loader.policy());
+                     sm90::smem_address(&smem.full[ring.place]), loader.once());
         ring.next();
       }
     });
