@@ -95,6 +95,7 @@ DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape
   params.seq_lens = static_cast<const int32_t *>(args.seq_lens.data);
   auto *parts = static_cast<PlanPart *>(args.tiles.data);
   params.parts = parts;
+  params.runs = reinterpret_cast<const PlanRun *>(parts + shape.parts);
   params.flags = reinterpret_cast<uint32_t *>(parts + shape.parts);
   params.out = static_cast<__nv_bfloat16 *>(args.out.data);
   params.lse = static_cast<float *>(args.lse.data);

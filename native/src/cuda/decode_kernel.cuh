@@ -16,6 +16,9 @@ namespace mla::cuda {
 // deterministic plan's rule, a part has several splits of one sequence, and the combine kernel joins them.
 enum class Splits { kJoined, kCombined, kByRule };
 
+template <Splits kSplits>
+using PartWalk = ShareWalk<kSplits == Splits::kByRule ? Walk::kByRule : Walk::kByLoad>;
+
 // ---- copy -------------------------------------------------------------------------------------------------------------
 
 // Brings the first keys of the part into L2 while the kernel before this one may still run. Harmless even if that one
@@ -26,7 +29,7 @@ __device__ __forceinline__ void prefetch_keys(const DecodeSmem &smem, const Deco
   constexpr int kPrefetchSteps = kSplits == Splits::kJoined ? 5 : 2;  // measured: docs/kernels.md
   constexpr int kBoxTokens = kStepTokens / kCluster;
   const int lane = threadIdx.x % 32;
-  ShareWalk walk(smem.part, p);
+  PartWalk<kSplits> walk(smem.part, p);
   if (walk.done() || lane >= kChunks) return;
   const Share share = walk.take();
   const int32_t *table = p.block_table + share.seq * p.table_stride;
@@ -58,7 +61,7 @@ __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &ma
     for (int c = 0; c < kChunks; ++c) load_chunk(stage + c * kChunkBytes, barrier, c * 64);
     ring.next();
   };
-  for (ShareWalk walk(smem.part, p); !walk.done();) {
+  for (PartWalk<kSplits> walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
     if (lane == 0 && share.takes_queries()) {
@@ -149,7 +152,7 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
   uint32_t sum_parity = 0;
   Queries q;
 
-  for (ShareWalk walk(smem.part, p); !walk.done();) {
+  for (PartWalk<kSplits> walk(smem.part, p); !walk.done();) {
     const Share share = walk.take_sequence();
     const RowState none = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
     RowState rows = none;
@@ -262,7 +265,7 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
   float left[64], right[64];  // columns of O
   const uint64_t p_rows = sm90::swizzled_descriptor(sm90::smem_address(smem.probabilities), 0);
 
-  for (ShareWalk walk(smem.part, p); !walk.done();) {
+  for (PartWalk<kSplits> walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
 #pragma unroll
     for (int i = 0; i < 64; ++i) left[i] = right[i] = 0.0f;
