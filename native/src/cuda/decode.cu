@@ -97,7 +97,7 @@ int64_t partial_rows(const DecodeShape &shape) {
   return shape.slots * ((shape.rows + kWarpRows - 1) / kWarpRows * kWarpRows);
 }
 
-int64_t workspace_floats(const DecodeShape &shape) { return partial_rows(shape) * (kValueDim / 2 + kScales + 1); }
+int64_t workspace_floats(const DecodeShape &shape) { return partial_rows(shape) * kPartialRowFloats; }
 
 DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape) {
   DecodeParams params;
@@ -173,12 +173,14 @@ mla_status decode(const mla_decode_args &args, int multiprocessors, cudaStream_t
   const ClusterShape cluster = cluster_shape(args.plan);
   if (cluster.clusters > 0) return decode_by_clusters(args, cluster, shape, stream, error);
 
-  DecodeMaps maps;
+  DecodeMaps maps = {};
   const mla_tensor &q = args.q, &cache = args.cache;
   if (!encode_map(maps.queries, q.data, kHeadDim, shape.rows, q.stride[2], shape.batch, q.stride[0], kStepTokens) ||
       !encode_map(maps.cache, cache.data, kHeadDim, kBlockTokens, cache.stride[1], cache.shape[0], cache.stride[0],
-                  kStepTokens / shape.cluster)) {
-    error = "mla_decode: the driver did not make a tensor map of q or the cache; is it of CUDA 12 or later?";
+                  kStepTokens / shape.cluster) ||
+      (shape.joins && !encode_map(maps.partials, args.workspace.data, 64, kPartialBoxRows, 64,
+                                  partial_rows(shape) / kWarpRows * 2, kPartialBoxRows * 64, kPartialBoxRows))) {
+    error = "mla_decode: the driver did not make a tensor map; is it of CUDA 12 or later?";
     return MLA_UNSUPPORTED;
   }
 

@@ -81,12 +81,12 @@ cudaError_t clear_plan(const mla_tensor &tiles, const mla_tensor &splits, cudaSt
 
 mla_status decode_by_clusters(const mla_decode_args &args, const ClusterShape &cluster, const DecodeShape &shape,
                               cudaStream_t stream, std::string &error) {
-  DecodeMaps maps;
+  DecodeMaps maps = {};
   const mla_tensor &q = args.q, &cache = args.cache;
   if (!encode_row_map(maps.queries, q.data, kHeadDim, shape.rows, q.stride[2], shape.batch, q.stride[0], cluster.rows) ||
       !encode_row_map(maps.cache, cache.data, kHeadDim, kBlockTokens, cache.stride[1], cache.shape[0], cache.stride[0],
                       kBlockTokens)) {
-    error = "mla_decode: the driver did not make a tensor map of q or the cache; is it of CUDA 12 or later?";
+    error = "mla_decode: the driver did not make a tensor map; is it of CUDA 12 or later?";
     return MLA_UNSUPPORTED;
   }
   ClusterParams params;

@@ -34,9 +34,9 @@ struct DecodeParams {
 };
 
 // Boxes of 64 values x 32 rows of the queries [batch, rows, 576] and of the cache [blocks, 64, 576]; of the latter each
-// block of a cluster loads its share of the rows for all.
+// block of a cluster loads its share of the rows for all. And those of decode_join.cuh.
 struct DecodeMaps {
-  CUtensorMap queries, cache;
+  CUtensorMap queries, cache, partials;
 };
 
 constexpr int kStepsPerBlock = kBlockTokens / kStepTokens;

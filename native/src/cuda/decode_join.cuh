@@ -13,15 +13,16 @@
 
 namespace mla::cuda {
 
-// The partial result that a part leaves, sixteen rows of it: F16, 256 columns after the other, as the accumulators lie; then
-// [rows, 4] scales and the log-sum-exps. In a stage of the ring lie one half of the columns of a tile, then scales and
-// log-sum-exps.
+// The partial result that a part leaves, sixteen rows of it, as boxes of a tensor map; one for either half of the columns: F16,
+// as the accumulators lie, then float32 scales [16, 2] and the log-sum-exps [16]. In a stage of the ring lies one half of a tile's,
+// swizzled. (Plain bulk copies would do; but racecheck follows them, and does not follow one lane's arrival for its warp.)
 constexpr int kPartialHalfBytes = kWarpRows * kValueColumns * 2;
-constexpr int kPartialRowBytes = kWarpRows * (kScales + 1) * 4;
-constexpr int kPartialBytes = 2 * kPartialHalfBytes + kPartialRowBytes;
-constexpr int kStagedRowsAt = kScoreWarps * kPartialHalfBytes;
-static_assert(kStagedRowsAt + kScoreWarps * kPartialRowBytes <= kStageBytes, "half of a partial result fits into a stage");
-static_assert(kPartialBytes == kWarpRows * (kValueDim / 2 + kScales + 1) * 4, "takes what decode.cu's workspace has for it");
+constexpr int kPartialBoxRows = kPartialHalfBytes / 128 + 2;  // of 128 bytes
+constexpr int kPartialBoxBytes = kPartialBoxRows * 128;
+constexpr int kStagedBytes = kStageBytes / kScoreWarps;
+static_assert(kWarpRows * 3 * 4 <= 2 * 128, "scales and log-sum-exps");
+static_assert(kStagedBytes >= kPartialBoxBytes && kStagedBytes % 1024 == 0, "half of a partial result fits into a stage");
+static_assert(2 * kPartialBoxBytes == kWarpRows * kPartialRowFloats * 4, "takes what decode.cu's workspace has for it");
 
 // The largest magnitudes of this thread's rows in 128 columns of O.
 __device__ __forceinline__ float2 row_maxima(const float (&o)[64]) {
@@ -80,50 +81,49 @@ __device__ __forceinline__ uint32_t *part_flag(const DecodeParams &p, int part, 
   return p.flags + part * gridDim.x + tile;
 }
 
-__device__ __forceinline__ uint8_t *partial_result(const DecodeParams &p, int part, int row) {
-  const int64_t sixteens = (p.rows + kWarpRows - 1) / kWarpRows * static_cast<int64_t>(part) + row / kWarpRows;
-  return p.joined + sixteens * kPartialBytes;
+// The box of a part for the columns of `side` and the rows from `row` on.
+__device__ __forceinline__ int partial_box(const DecodeParams &p, int part, int row, int side) {
+  return ((p.rows + kWarpRows - 1) / kWarpRows * part + row / kWarpRows) * 2 + side;
 }
 
 // For the copy warp: loads half of a partial result into a stage.
-__device__ __forceinline__ void load_partial(const DecodeParams &p, int part, int tile, int side, uint32_t stage,
-                                             uint32_t barrier, uint64_t policy) {
+__device__ __forceinline__ void load_partial(const DecodeMaps &maps, const DecodeParams &p, int part, int tile, int side,
+                                             uint32_t stage, uint32_t barrier, uint64_t policy) {
   const int first_row = tile * kTileRows;
   const int groups = min((p.rows - first_row + kWarpRows - 1) / kWarpRows, kScoreWarps);
-  sm90::barrier_expect_bytes(barrier, groups * (kPartialHalfBytes + kPartialRowBytes));
+  sm90::barrier_expect_bytes(barrier, groups * kPartialBoxBytes);
 #pragma unroll 1
   for (int group = 0; group < groups; ++group) {
-    const uint8_t *source = partial_result(p, part, first_row + group * kWarpRows);
-    sm90::bulk_load(stage + group * kPartialHalfBytes, source + side * kPartialHalfBytes, kPartialHalfBytes, barrier, policy);
-    sm90::bulk_load(stage + kStagedRowsAt + group * kPartialRowBytes, source + 2 * kPartialHalfBytes, kPartialRowBytes,
-                    barrier, policy);
+    sm90::tma_load(stage + group * kStagedBytes, &maps.partials, barrier, 0, 0,
+                   partial_box(p, part, first_row + group * kWarpRows, side), policy);
   }
 }
 
 // Adds the half of a partial result that lies in a stage to O, which is that of both splits then.
-__device__ __forceinline__ void add_partial(const uint8_t *stage, ShareRows &rows, float (&left)[64], float (&right)[64],
-                                            int side) {
+__device__ __forceinline__ void add_partial(const uint8_t *stage, ShareRows &rows, float (&left)[64], float (&right)[64]) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-  const float *scales = reinterpret_cast<const float *>(stage + kStagedRowsAt + warp * kPartialRowBytes);
+  stage += warp * kStagedBytes;
+  const float *scales = reinterpret_cast<const float *>(stage + kPartialHalfBytes), *lse2 = scales + kWarpRows * 2;
   float own[2], other[2][2];  // [half of the columns][row]
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = lane / 4 + 8 * r;
-    const float here = rows.lse2[r], there = scales[kWarpRows * kScales + row];
+    const float here = rows.lse2[r], there = lse2[row ^ 4];  // in the swizzled place
     const float top = fmaxf(here, there), base = top == -INFINITY ? 0.0f : top;
     const float mine = exp2f(here - base), theirs = exp2f(there - base), total = mine + theirs;
     const float inverse = total > 0.0f ? 1.0f / total : 0.0f;
     own[r] = rows.factor[r] * mine * inverse;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) other[half][r] = theirs * inverse * scales[row * kScales + side * 2 + half];
+    for (int half = 0; half < 2; ++half) other[half][r] = theirs * inverse * scales[row * 2 + half];
     rows.factor[r] = 1.0f;
     rows.lse2[r] = total > 0.0f ? base + log2f(total) : -INFINITY;
   }
-  const uint4 *halves = reinterpret_cast<const uint4 *>(stage + warp * kPartialHalfBytes) + lane;
+  const uint4 *halves = reinterpret_cast<const uint4 *>(stage);
+  const int piece = lane ^ (lane / 8);  // in the swizzled place, of even i
   auto add = [&](float(&o)[64], int half) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      const uint4 v = halves[(half * 8 + i) * 32];
+      const uint4 v = halves[(half * 8 + i) * 32 + (piece ^ (i % 2 * 4))];
       const uint32_t pairs[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
@@ -142,10 +142,11 @@ __device__ __forceinline__ void leave_partial(const DecodeParams &p, int tile, i
                                               const ShareRows &rows, const float (&left)[64], const float (&right)[64]) {
   const int lane = threadIdx.x % 32;
   if (warp_row(tile) < p.rows) {
-    uint8_t *target = partial_result(p, joined_part(blockIdx.y), warp_row(tile));
-    float *scales = reinterpret_cast<float *>(target + 2 * kPartialHalfBytes) + lane / 4 * kScales + side * 2;
-    float *lse2 = reinterpret_cast<float *>(target + 2 * kPartialHalfBytes) + kWarpRows * kScales + lane / 4;
-    uint4 *halves = reinterpret_cast<uint4 *>(target + side * kPartialHalfBytes) + lane;
+    const int64_t box = partial_box(p, joined_part(blockIdx.y), warp_row(tile), side);
+    uint8_t *target = p.joined + box * kPartialBoxBytes;
+    float *scales = reinterpret_cast<float *>(target + kPartialHalfBytes) + lane / 4 * 2;
+    float *lse2 = reinterpret_cast<float *>(target + kPartialHalfBytes) + kWarpRows * 2 + lane / 4;
+    uint4 *halves = reinterpret_cast<uint4 *>(target) + lane;
     auto store = [&](const float(&o)[64], int half) {
       const float2 top = row_maxima(o);
       float up[2];
@@ -153,7 +154,7 @@ __device__ __forceinline__ void leave_partial(const DecodeParams &p, int tile, i
       for (int r = 0; r < 2; ++r) {
         const HalfScale scale((r == 0 ? top.x : top.y) * rows.factor[r]);
         up[r] = rows.factor[r] * scale.up;  // at most 2^126: the sums are at least 1
-        if (lane % 4 == 0) scales[8 * r * kScales + half] = scale.down;
+        if (lane % 4 == 0) scales[8 * r * 2 + half] = scale.down;
       }
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
@@ -165,7 +166,7 @@ __device__ __forceinline__ void leave_partial(const DecodeParams &p, int tile, i
     };
     store(left, 0);
     store(right, 1);
-    if (side == 0 && lane % 4 == 0) lse2[0] = rows.lse2[0], lse2[8] = rows.lse2[1];
+    if (lane % 4 == 0) lse2[0] = rows.lse2[0], lse2[8] = rows.lse2[1];
     sm90::fence_async_proxy_global();
   }
   sm90::named_sync<kValueWarps * 32>(kJoinSync);

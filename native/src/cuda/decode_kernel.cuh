@@ -101,7 +101,7 @@ __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &ma
 #pragma unroll 1
       for (int half = 0; half < 2; ++half) {
         sm90::barrier_wait(sm90::smem_address(&smem.empty[ring.place]), ring.parity ^ 1);
-        load_partial(p, part, tile, half, sm90::smem_address(smem.stages[ring.place]),
+        load_partial(maps, p, part, tile, half, sm90::smem_address(smem.stages[ring.place]),
                      sm90::smem_address(&smem.full[ring.place]), policy);
         ring.next();
       }
@@ -327,7 +327,7 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
 #pragma unroll 1
         for (int half = 0; half < 2; ++half) {
           sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
-          if (half == side && warp_row(tile) < p.rows) add_partial(smem.stages[ring.place], rows, left, right, side);
+          if (half == side && warp_row(tile) < p.rows) add_partial(smem.stages[ring.place], rows, left, right);
           __syncwarp();
           if (lane == 0) release<kCluster>(smem.empty[ring.place], 1);
           ring.next();

@@ -29,6 +29,7 @@ public final class Engine implements AutoCloseable {
     private final Scheduler scheduler;
     private final BlockPool pool;
     private final StepRunner runner;
+    private final int maxSequences;
     private final int maxModelLen;
     private final int vocabSize;
     private final LinkedBlockingQueue<Sequence> inbox = new LinkedBlockingQueue<>();
@@ -79,18 +80,20 @@ public final class Engine implements AutoCloseable {
 
     /** The same for a checkpoint that was opened and checked. */
     public static Engine load(Checkpoint checkpoint, EngineSettings settings) {
-        StepRunner runner = ModelRunner.open(checkpoint, settings);
+        ModelRunner runner = ModelRunner.open(checkpoint, settings);
+        EngineSettings onDevice = runner.settings();
         log.info(
                 "{}: up to {} sequences and {} tokens a step, context {}",
                 checkpoint.folder(),
-                settings.maxSequences(),
-                settings.maxBatchTokens(),
+                onDevice.maxSequences(),
+                onDevice.maxBatchTokens(),
                 runner.maxModelLen());
-        return new Engine(runner, settings);
+        return new Engine(runner, onDevice);
     }
 
     Engine(StepRunner runner, EngineSettings settings) {
         this.runner = runner;
+        this.maxSequences = settings.maxSequences();
         this.maxModelLen = runner.maxModelLen();
         this.vocabSize = runner.vocabSize();
         this.pool = new BlockPool(runner.kvBlocks());
@@ -98,6 +101,11 @@ public final class Engine implements AutoCloseable {
         this.thread = new Thread(this::loop, "spark-mla-engine");
         thread.setDaemon(true);
         thread.start();
+    }
+
+    /** Most sequences in one step. */
+    public int maxSequences() {
+        return maxSequences;
     }
 
     /** Longest prompt plus completion, in tokens. */

@@ -7,8 +7,8 @@ package io.github.sparkmla.engine;
  * @param deviceOrdinal which GPU; 0 on the CPU
  * @param threads CPU threads of the CPU backend; 0 for all that the process may use
  * @param kvBytes bytes of the paged KV cache; 0 for 256 MiB on the CPU, and on a GPU for what {@link Gpu} says
- * @param maxSequences most sequences in one step
- * @param maxBatchTokens most tokens in one step, prefill and decode together
+ * @param maxSequences most sequences in one step; 0 for what the device calls for, see {@link #on}
+ * @param maxBatchTokens most tokens in one step, prefill and decode together; 0 as for {@code maxSequences}
  * @param prefillChunk most tokens of one prompt in one step; 0 leaves it to {@code maxBatchTokens}
  * @param maxModelLen most tokens of prompt and completion; 0 for the model's own limit
  * @param loadFormat where the weights come from
@@ -25,6 +25,14 @@ public record EngineSettings(
         int maxModelLen,
         LoadFormat loadFormat,
         Gpu gpu) {
+
+    public static final int CPU_SEQUENCES = 256;
+    public static final int CPU_TOKENS = 2048;
+
+    /** A GPU reads all weights for a step however many tokens share it, and fills its matrix units with thousands of them. */
+    public static final int CUDA_SEQUENCES = 1024;
+
+    public static final int CUDA_TOKENS = 8192;
 
     /** Where the weights come from. */
     public enum LoadFormat {
@@ -71,9 +79,24 @@ public record EngineSettings(
                 Gpu.defaults());
     }
 
-    /** The embedded default: a GPU where there is one, 256 sequences a step. */
+    /** The embedded default: a GPU where there is one, and the batch that it calls for. */
     public static EngineSettings defaults() {
-        return new EngineSettings("auto", 0, 0, 0, 256, 2048, 0, 0);
+        return new EngineSettings("auto", 0, 0, 0, 0, 0, 0, 0);
+    }
+
+    /** The same with a batch for a GPU, or for the CPU, where none was asked for. */
+    public EngineSettings on(boolean cuda) {
+        return new EngineSettings(
+                device,
+                deviceOrdinal,
+                threads,
+                kvBytes,
+                maxSequences > 0 ? maxSequences : cuda ? CUDA_SEQUENCES : CPU_SEQUENCES,
+                maxBatchTokens > 0 ? maxBatchTokens : cuda ? CUDA_TOKENS : CPU_TOKENS,
+                prefillChunk,
+                maxModelLen,
+                loadFormat,
+                gpu);
     }
 
     /** The same with weights from elsewhere. */

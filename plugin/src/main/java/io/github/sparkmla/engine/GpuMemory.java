@@ -21,22 +21,23 @@ public record GpuMemory(long weights, long workspace, long kvCache, boolean kvAs
     private static final int BF16 = 2;
     private static final int F32 = 4;
 
-    /** For a model and settings. */
-    public static GpuMemory of(Checkpoint checkpoint, EngineSettings settings) {
+    /** For a model and settings, on a GPU. */
+    public static GpuMemory of(Checkpoint checkpoint, EngineSettings asked) {
+        EngineSettings settings = asked.on(true);
         ModelConfig config = checkpoint.config();
         int context = settings.maxModelLen() > 0
                 ? Math.min(settings.maxModelLen(), checkpoint.maxPositions())
                 : checkpoint.maxPositions();
-        boolean asked = settings.kvBytes() > 0;
+        boolean kvAsked = settings.kvBytes() > 0;
         long blocks = (long) settings.maxSequences() * BlockPool.blocksFor(Math.min(context, TYPICAL_TOKENS));
         long blockBytes = (long) BlockPool.BLOCK_TOKENS * config.kvDim() * config.numLayers() * BF16;
         return new GpuMemory(
                 MlaModel.weightBytes(config),
                 workspace(config, settings),
-                asked
+                kvAsked
                         ? settings.kvBytes()
                         : (long) (blocks * blockBytes / settings.gpu().memoryFraction()),
-                asked);
+                kvAsked);
     }
 
     /** A row of activations for each token, and of logits for each sequence. */

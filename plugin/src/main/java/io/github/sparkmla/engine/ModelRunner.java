@@ -23,6 +23,7 @@ final class ModelRunner implements StepRunner {
     private static final Logger log = LoggerFactory.getLogger(ModelRunner.class);
 
     private final Device device;
+    private final EngineSettings settings;
     private final MlaModel model;
     private final StepInputs inputs;
     private final Sampler sampler;
@@ -39,16 +40,17 @@ final class ModelRunner implements StepRunner {
     private record Launched(List<Scheduler.Work> step, int drawn, boolean logprobs, int hostBuffer) {}
 
     /** Loads the model, allocates everything that steps need, and gives the KV cache what is left. */
-    static ModelRunner open(Checkpoint checkpoint, EngineSettings settings) {
-        Device device = Device.open(settings.device(), settings.deviceOrdinal(), settings.threads());
+    static ModelRunner open(Checkpoint checkpoint, EngineSettings asked) {
+        Device device = Device.open(asked.device(), asked.deviceOrdinal(), asked.threads());
         try {
+            EngineSettings settings = asked.on(device.isCuda());
             MlaModel.Limits limits = limits(checkpoint, device, settings);
             MlaModel model = settings.loadFormat() == LoadFormat.DUMMY
                     ? MlaModel.dummy(checkpoint.config(), device, limits)
                     : MlaModel.load(checkpoint, device, limits);
             ModelRunner runner = new ModelRunner(device, model, limits, settings);
             try {
-                runner.allocateCache(settings);
+                runner.allocateCache();
                 return runner;
             } catch (RuntimeException | Error e) {
                 runner.freeAllButDevice();
@@ -74,6 +76,7 @@ final class ModelRunner implements StepRunner {
 
     private ModelRunner(Device device, MlaModel model, MlaModel.Limits limits, EngineSettings settings) {
         this.device = device;
+        this.settings = settings;
         this.model = model;
         this.inputs = model.inputs();
         this.sampler = new Sampler(device, model.ops(), inputs, limits.maxSequences());
@@ -85,12 +88,12 @@ final class ModelRunner implements StepRunner {
         Arrays.setAll(ends, i -> new Event(device));
     }
 
-    private void allocateCache(EngineSettings settings) {
+    private void allocateCache() {
         long blockBytes = MlaModel.kvBlockBytes(model.config(), device);
         if (device.isCuda()) {
             // What the backend itself needs for the largest steps has to be counted before the rest is given away.
             model.allocateCache(0);
-            warmUp(settings);
+            warmUp();
             model.freeCache();
         }
         long free = device.freeBytes();
@@ -108,7 +111,7 @@ final class ModelRunner implements StepRunner {
     }
 
     /** The largest steps of either kind, on a cache that is nothing but the dump. */
-    private void warmUp(EngineSettings settings) {
+    private void warmUp() {
         int maxTokens = settings.maxBatchTokens();
         int sequences = Math.min(settings.maxSequences(), maxTokens);
         int length = Math.min(Math.max(maxTokens / sequences, 2), maxModelLen);
@@ -124,6 +127,11 @@ final class ModelRunner implements StepRunner {
         inputs.pad(sequences, 0);
         compute(1, true);
         device.synchronize();
+    }
+
+    /** What was asked for, with the batch that the device calls for where none was. */
+    EngineSettings settings() {
+        return settings;
     }
 
     @Override

@@ -65,7 +65,7 @@ final class GenerateIterator implements Iterator<InternalRow>, AutoCloseable {
 
     @Override
     public boolean hasNext() {
-        while (window.size() < spec.conf().window(lease.sharers()) && input.hasNext()) {
+        while (window.size() < spec.conf().window(model.maxSequences(), lease.sharers()) && input.hasNext()) {
             poll.run();
             window.add(start(input.next().copy())); // Spark reuses a row for the next one
         }

@@ -21,6 +21,9 @@ interface LoadedModel extends AutoCloseable {
 
     Optional<ChatTemplate> chatTemplate();
 
+    /** Most sequences that it decodes in one step. */
+    int maxSequences();
+
     /** Most tokens of prompt and completion together. */
     int maxModelLen();
 
@@ -81,6 +84,11 @@ interface LoadedModel extends AutoCloseable {
         @Override
         public Optional<ChatTemplate> chatTemplate() {
             return chatTemplate;
+        }
+
+        @Override
+        public int maxSequences() {
+            return engine.maxSequences();
         }
 
         @Override

@@ -28,11 +28,6 @@ public final class MlaConf implements Serializable {
 
     private static final int MAX_TOKENS = 1 << 20;
 
-    /** A GPU reads all weights for a step however many tokens share it, and fills its matrix units with thousands of them. */
-    private static final int CUDA_SEQUENCES = 1024;
-
-    private static final int CUDA_TOKENS = 8192;
-
     /** The keys; at most twenty. */
     enum Key {
         DEVICE(
@@ -75,19 +70,19 @@ public final class MlaConf implements Serializable {
                 "0",
                 Type.integer(0, 65536),
                 "Most sequences that an engine decodes in one step. 0 takes "
-                        + EngineSettings.defaults().maxSequences()
-                        + ", and "
-                        + CUDA_SEQUENCES
-                        + " where `spark.mla.device` is cuda."),
+                        + EngineSettings.CUDA_SEQUENCES
+                        + " on a GPU and "
+                        + EngineSettings.CPU_SEQUENCES
+                        + " on the CPU."),
         BATCH_MAX_TOKENS(
                 "batch.maxTokens",
                 "0",
                 Type.integer(0, MAX_TOKENS),
                 "Most tokens that an engine computes in one step, prefill and decode together. 0 takes "
-                        + EngineSettings.defaults().maxBatchTokens()
-                        + ", and "
-                        + CUDA_TOKENS
-                        + " where `spark.mla.device` is cuda."),
+                        + EngineSettings.CUDA_TOKENS
+                        + " on a GPU and "
+                        + EngineSettings.CPU_TOKENS
+                        + " on the CPU."),
         PREFILL_CHUNK(
                 "prefill.chunk",
                 "0",
@@ -232,10 +227,8 @@ public final class MlaConf implements Serializable {
                 device().equals("cpu") ? 0 : deviceOrdinal,
                 integer(Key.CPU_THREADS),
                 (Long) values.get(Key.KV_MEMORY),
-                maxSequences(),
-                orElse(
-                        Key.BATCH_MAX_TOKENS,
-                        isCuda() ? CUDA_TOKENS : EngineSettings.defaults().maxBatchTokens()),
+                integer(Key.BATCH_MAX_SEQUENCES),
+                integer(Key.BATCH_MAX_TOKENS),
                 integer(Key.PREFILL_CHUNK),
                 integer(Key.MAX_MODEL_LEN),
                 loadFormat(),
@@ -245,27 +238,14 @@ public final class MlaConf implements Serializable {
                         EngineSettings.Gpu.defaults().graphs()));
     }
 
-    private boolean isCuda() {
-        return device().equals("cuda");
-    }
-
-    private int maxSequences() {
-        return orElse(
-                Key.BATCH_MAX_SEQUENCES,
-                isCuda() ? CUDA_SEQUENCES : EngineSettings.defaults().maxSequences());
-    }
-
-    private int orElse(Key key, int whereZero) {
-        return integer(key) > 0 ? integer(key) : whereZero;
-    }
-
     /** Where weights come from. */
     LoadFormat loadFormat() {
         return LoadFormat.valueOf(values.get(Key.LOAD_FORMAT).toString().toUpperCase(Locale.ROOT));
     }
 
-    /** Most rows that one of {@code tasks} tasks of an engine has in flight. */
-    public int window(int tasks) {
-        return orElse(Key.TASK_WINDOW, Math.max(1, WINDOW_PER_SEQUENCE * maxSequences() / tasks));
+    /** Most rows that one of {@code tasks} tasks of an engine, which decodes {@code maxSequences} at a time, has in flight. */
+    public int window(int maxSequences, int tasks) {
+        int asked = integer(Key.TASK_WINDOW);
+        return asked > 0 ? asked : Math.max(1, WINDOW_PER_SEQUENCE * maxSequences / tasks);
     }
 }

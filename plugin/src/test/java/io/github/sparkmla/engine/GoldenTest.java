@@ -10,6 +10,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.ValueSource;
@@ -27,6 +28,14 @@ class GoldenTest {
     @ValueSource(strings = {"tiny-v2", "tiny-moonlight", "tiny-v3-mscale", "tiny-k2", "tiny-glm", "tiny-fp8"})
     void everyRuleOfTheModels(String name) throws Exception {
         assertEquals(6, compare(Path.of("src/test/resources/models", name)));
+    }
+
+    @Test
+    void whereNoBatchIsAskedForTheDeviceSaysIt() {
+        EngineSettings settings = new EngineSettings("cpu", 0, 1, 64L << 20, 0, 0, 0, 0);
+        try (Engine engine = Engine.load(Golden.TINY_V3.folder(), settings)) {
+            assertEquals(EngineSettings.CPU_SEQUENCES, engine.maxSequences());
+        }
     }
 
     /** Runs all of golden.json and returns how many continuations were the same. */

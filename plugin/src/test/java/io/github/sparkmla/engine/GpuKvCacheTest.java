@@ -28,6 +28,14 @@ class GpuKvCacheTest {
         assertTrue(Math.abs(before - freeBytes()) < 64L << 20, "free before " + before + ", after " + freeBytes());
     }
 
+    @Test
+    void whoeverFindsTheGpuByItselfGetsItsBatch() {
+        EngineSettings settings = new EngineSettings("auto", 0, 0, 64L << 20, 0, 0, 0, 0);
+        try (Engine engine = Engine.load(Golden.TINY_V3.folder(), settings)) {
+            assertEquals(EngineSettings.CUDA_SEQUENCES, engine.maxSequences());
+        }
+    }
+
     /** Bytes that are free while an engine runs. */
     private static long run(EngineSettings settings) throws Exception {
         try (Engine engine = Engine.load(Golden.TINY_V3.folder(), settings)) {

@@ -35,8 +35,8 @@ class GpuMemoryTest {
         assertEquals(3L << 30, asked.kvCache());
         assertEquals(asked.total(), asked.least());
         GpuMemory auto = GpuMemory.of(checkpoint, EngineSettings.defaults());
-        // 256 sequences of 16 blocks of 64 tokens of 576 BF16 values in 5 layers, of which the cache is nine tenths.
-        assertEquals((long) (256L * 16 * 64 * 576 * 2 * 5 / 0.9), auto.kvCache());
+        // 1,024 sequences of 16 blocks of 64 tokens of 576 BF16 values in 5 layers, of which the cache is nine tenths.
+        assertEquals((long) (1024L * 16 * 64 * 576 * 2 * 5 / 0.9), auto.kvCache());
         assertEquals(auto.weights() + auto.workspace(), auto.least());
         assertFalse(auto.kvAsked());
     }

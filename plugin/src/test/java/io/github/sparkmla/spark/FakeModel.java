@@ -15,6 +15,7 @@ import java.util.concurrent.CompletableFuture;
 /** A model whose completions a test ends by hand, in any order; its tokenizer is a real one. */
 final class FakeModel implements LoadedModel {
     static final int MAX_MODEL_LEN = 64;
+    static final int MAX_SEQUENCES = 2;
 
     private final Checkpoint checkpoint = Checkpoint.open(Golden.TINY_V3.folder());
     private final Tokenizer tokenizer = checkpoint.openTokenizer();
@@ -30,6 +31,11 @@ final class FakeModel implements LoadedModel {
     @Override
     public Optional<ChatTemplate> chatTemplate() {
         return checkpoint.chatTemplate();
+    }
+
+    @Override
+    public int maxSequences() {
+        return MAX_SEQUENCES;
     }
 
     @Override

@@ -122,14 +122,14 @@ class GenerateIteratorTest {
 
     @Test
     void tasksOfAnEngineShareTheWindow() {
-        MlaConf conf = MlaConf.of(Map.of("spark.mla.batch.maxSequences", "2")); // 4 times as many rows in flight
+        MlaConf conf = MlaConf.of(Map.of()); // 4 times as many rows in flight as the model decodes in one step
         Engines.Lease other = engines.lease(KEY);
         GenerateIterator rows = generate(conf, false, prompts(100));
         assertTrue(rows.hasNext());
-        assertEquals(4, model.requests.size());
+        assertEquals(4 * FakeModel.MAX_SEQUENCES / 2, model.requests.size());
         other.close();
         assertTrue(rows.hasNext());
-        assertEquals(8, model.requests.size());
+        assertEquals(4 * FakeModel.MAX_SEQUENCES, model.requests.size());
         rows.close();
     }
 

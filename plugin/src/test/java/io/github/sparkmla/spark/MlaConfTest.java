@@ -15,9 +15,9 @@ class MlaConfTest {
     void defaultsAreThoseOfTheEngine() {
         MlaConf conf = MlaConf.of(Map.of("spark.master", "local"));
         assertEquals(EngineSettings.defaults(), conf.engineSettings(0));
-        assertEquals(4 * 256, conf.window(1));
-        assertEquals(4 * 256 / 8, conf.window(8));
-        assertEquals(1, conf.window(5000));
+        assertEquals(4 * 256, conf.window(256, 1));
+        assertEquals(4 * 256 / 8, conf.window(256, 8));
+        assertEquals(1, conf.window(256, 5000));
     }
 
     @Test
@@ -35,18 +35,19 @@ class MlaConfTest {
         EngineSettings expected =
                 new EngineSettings("cpu", 0, 3, 2L << 30, 7, 512, 64, 1000).with(EngineSettings.LoadFormat.DUMMY);
         assertEquals(expected, conf.engineSettings(1));
-        assertEquals(5, conf.window(1));
-        assertEquals(5, conf.window(8));
+        assertEquals(5, conf.window(256, 1));
+        assertEquals(5, conf.window(256, 8));
     }
 
     @Test
-    void whereCudaIsAskedForBatchesAreLarger() {
-        MlaConf conf = MlaConf.of(Map.of("spark.mla.device", "cuda"));
-        assertEquals(new EngineSettings("cuda", 1, 0, 0, 1024, 8192, 0, 0), conf.engineSettings(1));
-        assertEquals(4 * 1024, conf.window(1));
+    void theDeviceThatIsFoundSaysTheBatch() {
+        EngineSettings auto = MlaConf.of(Map.of()).engineSettings(1);
+        assertEquals(new EngineSettings("auto", 1, 0, 0, 1024, 8192, 0, 0), auto.on(true));
+        assertEquals(new EngineSettings("auto", 1, 0, 0, 256, 2048, 0, 0), auto.on(false));
         MlaConf asked = MlaConf.of(Map.of("spark.mla.device", "cuda", "spark.mla.batch.maxSequences", "64"));
-        assertEquals(new EngineSettings("cuda", 1, 0, 0, 64, 8192, 0, 0), asked.engineSettings(1));
-        assertEquals(4 * 64, asked.window(1));
+        assertEquals(
+                new EngineSettings("cuda", 1, 0, 0, 64, 8192, 0, 0),
+                asked.engineSettings(1).on(true));
     }
 
     @Test
