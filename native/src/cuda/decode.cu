@@ -107,6 +107,7 @@ DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape
   auto *parts = static_cast<PlanPart *>(args.tiles.data);
   params.parts = parts;
   params.runs = reinterpret_cast<const PlanRun *>(parts + shape.parts);
+  params.jobs = reinterpret_cast<const PlanJob *>(params.runs + shape.runs());
   params.flags = reinterpret_cast<uint32_t *>(parts + shape.parts);
   params.out = static_cast<__nv_bfloat16 *>(args.out.data);
   params.lse = static_cast<float *>(args.lse.data);

@@ -30,11 +30,11 @@ struct DecodeShape {
   int most_splits;        // of a sequence, by the rule
   int64_t slots;          // of partial results in the workspace
   bool joins;             // the decode kernel itself joins the splits of a sequence, else a kernel after it
-  // Rows of `tiles`: the parts, then a flag for each part and tile, see DecodeParams, or the parts' runs.
+  // Rows of `tiles`: the parts, then a flag for each part and tile, see DecodeParams; or the parts' runs and jobs.
   int flags() const { return parts * tiles; }
   // Splits of full size of a sequence make a run, and one more where a part ends; each other split is one.
   int runs() const { return batch * (1 + rule.short_splits) + parts; }
-  int plan_rows() const { return parts + (rule.fixed() ? (runs() + 1) / 2 : (flags() + 7) / 8); }
+  int plan_rows() const { return parts + (rule.fixed() ? (2 * runs() + batch + 3) / 4 : (flags() + 7) / 8); }
 };
 DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors);
 int64_t workspace_floats(const DecodeShape &shape);

@@ -17,7 +17,8 @@ struct DecodeParams {
   int64_t table_stride;
   const int32_t *seq_lens;
   const PlanPart *parts;
-  const PlanRun *runs;  // by the split rule: the runs of all parts
+  const PlanRun *runs;  // by the split rule: the runs of all parts,
+  const PlanJob *jobs;  // and the sequences to be combined
   uint32_t *flags;  // [parts, tiles]: 1 when the partial result that an earlier part takes in is there; its reader clears it
   __nv_bfloat16 *out;  // [batch, rows, 512]
   float *lse;          // [batch, heads, s_q]
@@ -130,9 +131,9 @@ enum class Walk { kByLoad, kByRule, kEither };
 
 // Walks the shares of a part; every role walks by itself.
 template <Walk kWalk>
-class ShareWalk {
+class PartWalk {
  public:
-  __device__ ShareWalk(const PlanPart &part, const DecodeParams &p)
+  __device__ PartWalk(const PlanPart &part, const DecodeParams &p)
       : part_(part), p_(p), seq_(part.first_seq), step_(part.first_step), length_(part.first_len), end_(part.end_step),
         at_(by_rule() ? part.first_run : part.first_seq) {}
   __device__ bool done() const { return at() > part_.last; }
@@ -171,6 +172,8 @@ class ShareWalk {
   int at_;                   // run, or sequence
   bool continues_ = false;
 };
+
+using ShareWalk = PartWalk<Walk::kEither>;
 
 // Tells every block of the cluster that this warp is done with a place of a ring: each block feeds the rings of all.
 template <int kCluster>

@@ -17,7 +17,7 @@ namespace mla::cuda {
 enum class Splits { kJoined, kCombined, kByRule };
 
 template <Splits kSplits>
-using PartWalk = ShareWalk<kSplits == Splits::kByRule ? Walk::kByRule : Walk::kByLoad>;
+using WalkOf = PartWalk<kSplits == Splits::kByRule ? Walk::kByRule : Walk::kByLoad>;
 
 // ---- copy -------------------------------------------------------------------------------------------------------------
 
@@ -29,7 +29,7 @@ __device__ __forceinline__ void prefetch_keys(const DecodeSmem &smem, const Deco
   constexpr int kPrefetchSteps = kSplits == Splits::kJoined ? 5 : 2;  // measured: docs/kernels.md
   constexpr int kBoxTokens = kStepTokens / kCluster;
   const int lane = threadIdx.x % 32;
-  PartWalk<kSplits> walk(smem.part, p);
+  WalkOf<kSplits> walk(smem.part, p);
   if (walk.done() || lane >= kChunks) return;
   const Share share = walk.take();
   const int32_t *table = p.block_table + share.seq * p.table_stride;
@@ -61,7 +61,7 @@ __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &ma
     for (int c = 0; c < kChunks; ++c) load_chunk(stage + c * kChunkBytes, barrier, c * 64);
     ring.next();
   };
-  for (PartWalk<kSplits> walk(smem.part, p); !walk.done();) {
+  for (WalkOf<kSplits> walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
     if (lane == 0 && share.takes_queries()) {
@@ -152,7 +152,7 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
   uint32_t sum_parity = 0;
   Queries q;
 
-  for (PartWalk<kSplits> walk(smem.part, p); !walk.done();) {
+  for (WalkOf<kSplits> walk(smem.part, p); !walk.done();) {
     const Share share = walk.take_sequence();
     const RowState none = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
     RowState rows = none;
@@ -270,7 +270,7 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
   float left[64], right[64];  // columns of O
   const uint64_t p_rows = sm90::swizzled_descriptor(sm90::smem_address(smem.probabilities), 0);
 
-  for (PartWalk<kSplits> walk(smem.part, p); !walk.done();) {
+  for (WalkOf<kSplits> walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
 #pragma unroll
     for (int i = 0; i < 64; ++i) left[i] = right[i] = 0.0f;
@@ -351,7 +351,7 @@ __device__ __forceinline__ void idle_role(DecodeSmem &smem, const DecodeParams &
   RingPosition<kStages> ring;
   RingPosition<kSlots> slots;
   uint32_t sum_parity = 0;
-  for (PartWalk<kSplits> walk(smem.part, p); !walk.done();) {
+  for (WalkOf<kSplits> walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     if (share.takes_queries()) {
       ring.next();

@@ -61,11 +61,17 @@ struct alignas(16) PlanRun {
   int32_t seq, length, first_step, end_step;
 };
 
+// By the split rule: a sequence of several splits.
+struct alignas(8) PlanJob {
+  int32_t seq, splits;
+};
+
 // One row of `tiles`: the work of one worker (the thread blocks that share a part). By load: from (first_seq, first_step) to
 // (last, end_step), nothing when first_seq > last; how many splits of first_seq lie before the part, and how many of `last`
 // after it. Beside it, and not connected with it, row j holds the j-th sequence that has been cut (combine_seq, or -1 when there
 // are fewer), in how many splits, and the part that has the first of them. By the split rule: the runs first_run to `last` of a
-// list behind the rows, none when first_run > last; the first is in the row as well.
+// list behind the rows, none when first_run > last; the first is in the row as well. Behind the runs are the sequences to be
+// combined, in any order; the first of no splits ends them.
 struct alignas(16) PlanPart {
   int32_t first_seq, first_step, last, end_step;
   int32_t first_len;  // length of first_seq: saves the kernel's start one dependent load

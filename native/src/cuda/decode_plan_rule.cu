@@ -14,15 +14,16 @@ namespace {
 
 constexpr int kMostSteps = 511;  // of a split that is not of full size
 constexpr int kGreedy = 512;     // of those, so many, the shortest, go to the part that has least; the others are dealt out
-constexpr int kPartsPerLane = 5;
-constexpr int kMostParts = 32 * kPartsPerLane;
-constexpr int kPartBits = 8;
+constexpr int kFewParts = 5, kManyParts = 10;  // a lane
+constexpr int kMostParts = 32 * kManyParts;
+constexpr int kPartBits = 9;
 static_assert(kMostParts <= 1 << kPartBits && kMostParts <= kGreedy);
 
 struct RulePlanParams {
   const int32_t *seq_lens;
   PlanPart *parts;
   PlanRun *runs;
+  PlanJob *jobs;
   int32_t *splits;
   int batch, part_count, sequence_overhead, split_overhead;
   SplitRule rule;
@@ -43,8 +44,9 @@ struct Smem {
   int totals[kPlanThreads / 32];
   int rank_ends[kMostSteps + 1];  // how many of the splits that are not of full size have kMostSteps - i steps or more
   int load[kMostParts], runs[kMostParts], run_ends[kMostParts];  // of each part; run_ends: prefix sum of the runs
-  uint8_t part[kGreedy];    // of each of the last splits
+  uint16_t part[kGreedy];   // of each of the last splits
   uint16_t place[kGreedy];  // how many of them the same part has before it
+  int jobs;
 };
 
 // The plan of one call; splits that are not of full size are known by their rank, the longest first.
@@ -77,6 +79,7 @@ struct RulePlan {
   }
 
   // By one warp: gives the splits from rank `dealt` on to the parts, each to the one that has least.
+  template <int kPartsPerLane>
   __device__ void hand_out() const {
     const int lane = threadIdx.x;
     uint32_t keys[kPartsPerLane];  // a part's load, then its number
@@ -115,14 +118,15 @@ __global__ void __launch_bounds__(kPlanThreads) rule_plan_kernel(RulePlanParams 
   RulePlan plan = {p, s, full_ends};
 
   for (int i = thread; i <= kMostSteps; i += kPlanThreads) s.rank_ends[i] = 0;
+  if (thread == 0) s.jobs = p.splits[0] = 0;
   __syncthreads();
   for (int b = thread; b < p.batch; b += kPlanThreads) {
     const Splitting splitting = plan.splitting(b);
     full_ends[b] = splitting.full;
     p.splits[b + 1] = splitting.splits;
+    if (splitting.splits > 1) p.jobs[atomicAdd(&s.jobs, 1)] = {b, splitting.splits};
     for (int i = splitting.full; i < splitting.splits; ++i) atomicAdd(&s.rank_ends[kMostSteps - splitting.steps_in(i)], 1);
   }
-  if (thread == 0) p.splits[0] = 0;
   __syncthreads();
   prefix_sum(full_ends, p.batch, s.totals);
   prefix_sum(p.splits + 1, p.batch, s.totals);
@@ -146,7 +150,10 @@ __global__ void __launch_bounds__(kPlanThreads) rule_plan_kernel(RulePlanParams 
     atomicAdd(&s.load[plan.dealt_part(rank)], plan.cost(kMostSteps - shorter));
   }
   __syncthreads();
-  if (thread < 32) plan.hand_out();
+  if (thread < 32) {
+    if (p.part_count <= 32 * kFewParts) plan.hand_out<kFewParts>();
+    else plan.hand_out<kManyParts>();
+  }
   __syncthreads();
   prefix_sum(s.run_ends, p.part_count, s.totals);
 
@@ -181,6 +188,7 @@ __global__ void __launch_bounds__(kPlanThreads) rule_plan_kernel(RulePlanParams 
     }
     p.parts[part] = row;
   }
+  for (int i = s.jobs + thread; i < p.batch; i += kPlanThreads) p.jobs[i] = {0, 0};
   __threadfence();  // mla_decode reads the plan before it waits for the kernel before it
 }
 
@@ -194,8 +202,9 @@ cudaError_t launch_rule_plan(const DecodeShape &shape, const int32_t *seq_lens, 
                                             kMaxPlanBatch * static_cast<int>(sizeof(int)));
   if (status != cudaSuccess) return status;
   auto *parts = reinterpret_cast<PlanPart *>(tiles);
-  RulePlanParams params = {seq_lens, parts, reinterpret_cast<PlanRun *>(parts + shape.parts), splits, shape.batch, shape.parts,
-                           shape.sequence_overhead, shape.split_overhead, rule};
+  auto *runs = reinterpret_cast<PlanRun *>(parts + shape.parts);
+  RulePlanParams params = {seq_lens, parts, runs, reinterpret_cast<PlanJob *>(runs + shape.runs()), splits, shape.batch,
+                           shape.parts, shape.sequence_overhead, shape.split_overhead, rule};
   rule_plan_kernel<<<1, kPlanThreads, shape.batch * sizeof(int), stream>>>(params);
   return cudaGetLastError();
 }
