@@ -47,10 +47,10 @@ cudaError_t launch_decode(const DecodeShape &shape, const DecodeMaps &maps, cons
   return cudaLaunchKernelEx(&launch.config, kernel, maps, params);
 }
 
-// Measured: docs/kernels.md. By the heads alone, so that the number of queries does not matter either.
-SplitRule deterministic_rule(int heads) {
-  if (heads > 64) return {24, 2, 48};
-  if (heads > 32) return {16, 3, 96};
+// Measured: docs/kernels.md. Few heads are for few sequences, too, whose splits must be many.
+SplitRule deterministic_rule(int heads, int rows) {
+  if (heads > 64) return {24, 2, 64};
+  if (rows > kWarpRows) return {24, 2, 128};
   return {10, 4, 32};
 }
 
@@ -79,7 +79,7 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.least_steps = many_rows ? 3 : 1;
   shape.least_piece = 4;
   const bool deterministic = args.flags & MLA_PLAN_DETERMINISTIC;
-  shape.rule = deterministic ? deterministic_rule(args.heads) : SplitRule{};
+  shape.rule = deterministic ? deterministic_rule(args.heads, shape.rows) : SplitRule{};
   shape.most_splits = deterministic ? shape.rule.most_splits(steps_of(args.max_len)) : 0;
   shape.slots = deterministic ? static_cast<int64_t>(args.batch) * shape.most_splits : int64_t{2} * shape.parts;
   shape.slices = deterministic ? few_slices(shape, multiprocessors) : 1;

@@ -188,7 +188,7 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
 constexpr uint32_t kValueSync = kScoreSync + 1;  // ids of the value warpgroups' own barriers: this one and the next
 
 // The last block's keys past the sequence's end may hold anything, NaN too: 0 x NaN must not reach O.
-template <int kColumns>
+template <int kColumns = kValueColumns>
 __device__ __forceinline__ void clear_unused_keys(uint8_t *columns, int used, uint32_t sync_id) {
   constexpr int kPieces = kColumns / 8;  // of a row, 16 bytes each
   for (int i = threadIdx.x % 128; i < (kStepTokens - used) * kPieces; i += 128) {
