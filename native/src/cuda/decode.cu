@@ -47,7 +47,7 @@ cudaError_t launch_decode(const DecodeShape &shape, const DecodeMaps &maps, cons
   return cudaLaunchKernelEx(&launch.config, kernel, maps, params);
 }
 
-// Measured: docs/kernels.md. Few heads are for few sequences, too, whose splits must be many.
+// Measured: docs/kernels.md.
 SplitRule deterministic_rule(int heads, int rows) {
   if (heads > 64) return {24, 2, 64};
   if (rows > kWarpRows) return {24, 2, 128};
