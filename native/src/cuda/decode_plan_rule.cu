@@ -13,7 +13,7 @@ namespace mla::cuda {
 namespace {
 
 constexpr int kMostSteps = 511;  // of a split that is not of full size
-constexpr int kGreedy = 512;     // of those, so many, the shortest, go to the part that has least; the others are dealt out
+constexpr int kGreedy = 384;     // of those, so many, the shortest, go to the part that has least; the others are dealt out
 constexpr int kFewParts = 5, kManyParts = 10;  // a lane
 constexpr int kMostParts = 32 * kManyParts;
 constexpr int kPartBits = 9;
