@@ -74,11 +74,12 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.tiles = (shape.rows + kTileRows - 1) / kTileRows;
   shape.cluster = shape.tiles % 2 == 0 && (args.max_len > kLongSequence || args.batch > kFewSequences) ? 2 : 1;
   shape.parts = std::max(1, multiprocessors / shape.tiles);
-  shape.sequence_overhead = many_rows ? 4 : 1;  // all measured: docs/kernels.md
-  shape.split_overhead = many_rows ? 4 : 3;
-  shape.least_steps = many_rows ? 3 : 1;
-  shape.least_piece = 4;
   const bool deterministic = args.flags & MLA_PLAN_DETERMINISTIC;
+  // All measured: docs/kernels.md.
+  shape.sequence_overhead = !many_rows ? 1 : deterministic ? 4 : 3;
+  shape.split_overhead = !many_rows ? 3 : deterministic ? 4 : 2;
+  shape.least_steps = many_rows ? 3 : 1;
+  shape.least_piece = 2;
   shape.rule = deterministic ? deterministic_rule(args.heads, shape.rows) : SplitRule{};
   shape.most_splits = deterministic ? shape.rule.most_splits(steps_of(args.max_len)) : 0;
   shape.slots = deterministic ? static_cast<int64_t>(args.batch) * shape.most_splits : int64_t{2} * shape.parts;
@@ -101,6 +102,12 @@ int64_t workspace_floats(const DecodeShape &shape) { return partial_rows(shape) 
 
 DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape) {
   DecodeParams params;
+  params.q = static_cast<const __nv_bfloat16 *>(args.q.data);
+  params.q_stride = args.q.stride[0];
+  params.q_row_stride = args.q.stride[2];
+  params.cache = static_cast<const __nv_bfloat16 *>(args.cache.data);
+  params.block_stride = args.cache.stride[0];
+  params.key_stride = args.cache.stride[1];
   params.block_table = static_cast<const int32_t *>(args.block_table.data);
   params.table_stride = args.block_table.stride[0];
   params.seq_lens = static_cast<const int32_t *>(args.seq_lens.data);
@@ -176,9 +183,9 @@ mla_status decode(const mla_decode_args &args, int multiprocessors, cudaStream_t
 
   DecodeMaps maps = {};
   const mla_tensor &q = args.q, &cache = args.cache;
-  if (!encode_map(maps.queries, q.data, kHeadDim, shape.rows, q.stride[2], shape.batch, q.stride[0], kStepTokens) ||
-      !encode_map(maps.cache, cache.data, kHeadDim, kBlockTokens, cache.stride[1], cache.shape[0], cache.stride[0],
-                  kStepTokens / shape.cluster) ||
+  if (!encode_row_map(maps.queries, q.data, kHeadDim, shape.rows, q.stride[2], shape.batch, q.stride[0], kStepTokens) ||
+      !encode_atom_map(maps.cache, cache.data, kHeadDim, kBlockTokens, cache.stride[1], cache.shape[0], cache.stride[0],
+                       kStepTokens / shape.cluster) ||
       (shape.joins && !encode_map(maps.partials, args.workspace.data, 64, kPartialBoxRows, 64,
                                   partial_rows(shape) / kWarpRows * 2, kPartialBoxRows * 64, kPartialBoxRows))) {
     error = "mla_decode: the driver did not make a tensor map; is it of CUDA 12 or later?";

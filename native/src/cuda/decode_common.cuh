@@ -13,6 +13,8 @@
 namespace mla::cuda {
 
 struct DecodeParams {
+  const __nv_bfloat16 *q, *cache;  // what the maps are of, with their strides: of sequence, row; block, key
+  int64_t q_stride, q_row_stride, block_stride, key_stride;
   const int32_t *block_table;
   int64_t table_stride;
   const int32_t *seq_lens;
@@ -34,8 +36,9 @@ struct DecodeParams {
   float scale_log2;  // softmax scale x log2(e)
 };
 
-// Boxes of 64 values x 32 rows of the queries [batch, rows, 576] and of the cache [blocks, 64, 576]; of the latter each
-// block of a cluster loads its share of the rows for all. And those of decode_join.cuh.
+// Of the queries [batch, rows, 576], in boxes of 32 rows, and of the cache [blocks, 64, 576], in boxes of the rows of a step that
+// a block of a cluster loads for all. Both boxes are whole rows, so that a stage of the ring is one copy. And those of
+// decode_join.cuh.
 struct DecodeMaps {
   CUtensorMap queries, cache, partials;
 };
@@ -45,6 +48,11 @@ constexpr int kStages = 5;
 constexpr int kChunks = kHeadDim / 64;  // a stage: nine columns of 64 values, each 32 rows x 128 bytes, swizzled
 constexpr int kChunkBytes = kStepTokens * 128;
 constexpr int kStageBytes = kChunks * kChunkBytes;
+// But a stage of keys is four times eight of them, each as nine atoms of 64 values, so that the blocks of a cluster can fill it by
+// one copy each, and the distance of atoms is still even in both directions.
+constexpr int kAtomKeys = 8;
+constexpr int kAtomBytes = kAtomKeys * 128;
+constexpr int kAtomRowBytes = kChunks * kAtomBytes;
 constexpr int kSlots = 2;  // of P
 // Of the queries' 36 slices of 16 values, as many are held in registers as ptxas lets a role of 168 have (it wants 26
 // beside the operands of wgmma); the others, the rope part among them, lie in shared memory.

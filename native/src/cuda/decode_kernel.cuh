@@ -3,7 +3,8 @@
 // A thread block owns 64 query rows and walks the KV blocks of its part of the plan. Four warpgroups, by role:
 //   score   holds the queries, most of them in registers; S = Q K^T in steps of 32 keys, the softmax, writes P
 //   value   two of them, each accumulates 64 x 256 of O += P V
-//   copy    one warp feeds a ring of five 36 KB stages by TMA; the queries of each sequence travel in it as well
+//   copy    one warp feeds a ring of five 36 KB stages by TMA; the queries of each sequence travel in it as well; another brings
+//           what is needed first into L2
 #pragma once
 
 #include "decode_join.cuh"
@@ -21,78 +22,145 @@ using WalkOf = PartWalk<kSplits == Splits::kByRule ? Walk::kByRule : Walk::kByLo
 
 // ---- copy -------------------------------------------------------------------------------------------------------------
 
-// Brings the first keys of the part into L2 while the kernel before this one may still run. Harmless even if that one
-// writes them: L2 is where its writes arrive.
+constexpr int kQueryStages = kTileRows / kStepTokens;  // that the queries of a sequence take
+
+// What the copy warp loads. Its lane 0 issues the copies.
+template <int kCluster>
+class Loader {
+ public:
+  __device__ Loader(DecodeSmem &smem, const DecodeMaps &maps, int tile)
+      : smem_(smem), maps_(maps), first_row_(tile * kTileRows), rank_(kCluster > 1 ? sm90::cluster_rank() : 0),
+        policy_(sm90::evict_first_policy()) {}
+
+  // The queries of a sequence, as two stages.
+  __device__ void load_queries(RingPosition<kStages> &ring, int seq) const {
+    for (int half = 0; half < kQueryStages; ++half) {
+      fill(ring, [&](uint32_t target, uint32_t barrier) {
+        sm90::tma_load(target, &maps_.queries, barrier, 0, first_row_ + half * kStepTokens, 0, seq, policy_);
+      });
+    }
+  }
+
+  // The keys of a step, which lie in `cache_block`: this block's share of them, for the whole cluster.
+  __device__ void load_keys(RingPosition<kStages> &ring, int step, int cache_block) const {
+    fill(ring, [&](uint32_t target, uint32_t barrier) {
+      if constexpr (kCluster == 1) {
+        sm90::tma_load(target, &maps_.cache, barrier, 0, 0, 0, atom_row(step), cache_block, policy_);
+      } else {
+        sm90::tma_load_multicast(target + rank_ * (kStageBytes / kCluster), &maps_.cache, barrier, 0, 0, 0, atom_row(step),
+                                 cache_block, (1 << kCluster) - 1, policy_);
+      }
+    });
+  }
+  __device__ uint64_t policy() const { return policy_; }
+
+ private:
+  // Where this block's share of a step begins in its cache block, in eights of keys.
+  __device__ int atom_row(int step) const {
+    return (step % kStepsPerBlock * kStepTokens + rank_ * (kStepTokens / kCluster)) / kAtomKeys;
+  }
+
+  template <typename Load>
+  __device__ void fill(RingPosition<kStages> &ring, Load load) const {
+    sm90::barrier_wait(sm90::smem_address(&smem_.empty[ring.place]), ring.parity ^ 1);
+    const uint32_t barrier = sm90::smem_address(&smem_.full[ring.place]);
+    sm90::barrier_expect_bytes(barrier, kStageBytes);
+    load(sm90::smem_address(smem_.stages[ring.place]), barrier);
+    ring.next();
+  }
+
+  DecodeSmem &smem_;
+  const DecodeMaps &maps_;
+  int first_row_;
+  uint32_t rank_;
+  uint64_t policy_;
+};
+
+// How many of the first steps of a part's first share may be loaded while the kernel before this one still runs: as many as there are
+// stages beside the first queries'. What is loaded must have come from before that kernel, so not this step's tokens, the last s_q
+// of a sequence.
+__device__ __forceinline__ int early_steps(const Share &share, const DecodeParams &p) {
+  const int old_steps = max(share.length - p.s_q, 0) / kStepTokens;
+  return max(min(min(share.end_step, old_steps) - share.first_step, kStages - kQueryStages), 0);
+}
+
+// Loads the keys of these steps into the stages behind the first queries'. Returns how many they are.
 template <int kCluster, Splits kSplits>
-__device__ __forceinline__ void prefetch_keys(const DecodeSmem &smem, const DecodeMaps &maps, const DecodeParams &p,
-                                              uint32_t rank) {
-  constexpr int kPrefetchSteps = kSplits == Splits::kJoined ? 5 : 2;  // measured: docs/kernels.md
-  constexpr int kBoxTokens = kStepTokens / kCluster;
-  const int lane = threadIdx.x % 32;
+__device__ __forceinline__ int load_early(const Loader<kCluster> &loader, const DecodeSmem &smem, const DecodeParams &p) {
   WalkOf<kSplits> walk(smem.part, p);
-  if (walk.done() || lane >= kChunks) return;
+  if (walk.done()) return 0;
   const Share share = walk.take();
+  const int steps = early_steps(share, p), lane = threadIdx.x % 32;
+  RingPosition<kStages> ring;
+  for (int i = 0; i < kQueryStages; ++i) ring.next();
+  const int step = share.first_step + lane;
+  const int entry = lane < steps ? __ldg(p.block_table + share.seq * p.table_stride + step / kStepsPerBlock) : 0;
+  for (int i = 0; i < steps; ++i) {
+    const int cache_block = __shfl_sync(~0u, entry, i);
+    if (lane == 0) loader.load_keys(ring, share.first_step + i, cache_block);
+  }
+  return steps;
+}
+
+// Brings whole rows into L2, a warp.
+__device__ __forceinline__ void prefetch_rows(const __nv_bfloat16 *first, int64_t stride, int rows) {
+  constexpr int kLines = kHeadDim * 2 / 128;
+  for (int line = threadIdx.x % 32; line < rows * kLines; line += 32) {
+    sm90::prefetch_line(first + line / kLines * stride + line % kLines * 64);
+  }
+}
+
+// Beside the copy warp, while the kernel before this one may still run: brings into L2 the first queries and a few steps of keys
+// beyond those that are loaded early. Harmless even if that kernel writes them: L2 is where its writes arrive. Not by the copy
+// engine, which would let the queries wait behind them.
+template <int kCluster, Splits kSplits>
+__device__ __forceinline__ void prefetch_role(const DecodeSmem &smem, const DecodeParams &p, int tile) {
+  constexpr int kAhead = kSplits == Splits::kJoined ? 5 : 2;  // steps; measured: docs/kernels.md
+  constexpr int kShare = kStepTokens / kCluster;              // of a step's keys
+  WalkOf<kSplits> walk(smem.part, p);
+  if (walk.done()) return;
+  const Share share = walk.take();
+  if (share.empty()) return;
+  const int row = tile * kTileRows, rank = kCluster > 1 ? sm90::cluster_rank() : 0;
+  prefetch_rows(p.q + share.seq * p.q_stride + row * p.q_row_stride, p.q_row_stride, min(p.rows - row, kTileRows));
   const int32_t *table = p.block_table + share.seq * p.table_stride;
-  const int end = min(share.end_step, share.first_step + kPrefetchSteps);
-  for (int step = share.first_step; step < end; ++step) {
-    sm90::tma_prefetch(&maps.cache, lane * 64, step % kStepsPerBlock * kStepTokens + rank * kBoxTokens,
-                       __ldg(table + step / kStepsPerBlock));
+  for (int step = share.first_step + early_steps(share, p); step < min(share.end_step, share.first_step + kAhead); ++step) {
+    const __nv_bfloat16 *keys = p.cache + __ldg(table + step / kStepsPerBlock) * p.block_stride;
+    const int first_key = step % kStepsPerBlock * kStepTokens + rank * kShare;
+    prefetch_rows(keys + first_key * p.key_stride, p.key_stride, kShare);
   }
 }
 
 // Feeds the ring: for each sequence the queries as two stages, then its keys. A whole warp, so that it can hold 32 block
-// table entries; lane 0 issues the copies.
+// table entries.
 template <int kCluster, Splits kSplits>
 __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &maps, const DecodeParams &p, int tile) {
-  constexpr int kBoxTokens = kStepTokens / kCluster;
   const int lane = threadIdx.x % 32;
-  const uint32_t rank = kCluster > 1 ? sm90::cluster_rank() : 0;
-  const uint64_t policy = sm90::evict_first_policy();
-  RingPosition<kStages> ring;
-  prefetch_keys<kCluster, kSplits>(smem, maps, p, rank);
+  const Loader<kCluster> loader(smem, maps, tile);
+  int early = load_early<kCluster, kSplits>(loader, smem, p);
   sm90::wait_for_previous_kernel();
   sm90::launch_dependents();
 
-  auto fill = [&](auto load_chunk) {
-    sm90::barrier_wait(sm90::smem_address(&smem.empty[ring.place]), ring.parity ^ 1);
-    const uint32_t barrier = sm90::smem_address(&smem.full[ring.place]);
-    const uint32_t stage = sm90::smem_address(smem.stages[ring.place]);
-    sm90::barrier_expect_bytes(barrier, kStageBytes);
-    for (int c = 0; c < kChunks; ++c) load_chunk(stage + c * kChunkBytes, barrier, c * 64);
-    ring.next();
-  };
+  RingPosition<kStages> ring;
   for (WalkOf<kSplits> walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
-    if (lane == 0 && share.takes_queries()) {
-      for (int half = 0; half < kTileRows / kStepTokens; ++half) {
-        fill([&](uint32_t target, uint32_t barrier, int x) {
-          sm90::tma_load(target, &maps.queries, barrier, x, tile * kTileRows + half * kStepTokens, share.seq, policy);
-        });
-      }
-    }
+    if (lane == 0 && share.takes_queries()) loader.load_queries(ring, share.seq);
+    const int first_step = share.first_step + early;
+    for (; early > 0; --early) ring.next();
     const int32_t *table = p.block_table + share.seq * p.table_stride;
     // 32 entries of the block table from the first block on, an entry a lane; then the next 32.
-    const int first_block = share.first_step / kStepsPerBlock;
+    const int first_block = first_step / kStepsPerBlock;
     const int end_block = (share.end_step + kStepsPerBlock - 1) / kStepsPerBlock;
     int entry = 0, loaded = first_block;
-    for (int step = share.first_step; step < share.end_step; ++step) {
+    for (int step = first_step; step < share.end_step; ++step) {
       const int block = step / kStepsPerBlock;
       if (block == loaded) {
         entry = block + lane < end_block ? __ldg(table + block + lane) : 0;
         loaded += 32;
       }
       const int cache_block = __shfl_sync(~0u, entry, (block - first_block) % 32);
-      if (lane != 0) continue;
-      const int row = step % kStepsPerBlock * kStepTokens + rank * kBoxTokens;
-      fill([&](uint32_t target, uint32_t barrier, int x) {
-        if (kCluster == 1) {
-          sm90::tma_load(target, &maps.cache, barrier, x, row, cache_block, policy);
-        } else {
-          sm90::tma_load_multicast(target + rank * kBoxTokens * 128, &maps.cache, barrier, x, row, cache_block,
-                                   (1 << kCluster) - 1, policy);
-        }
-      });
+      if (lane == 0) loader.load_keys(ring, step, cache_block);
     }
     if (kSplits != Splits::kJoined || share.whole() || lane != 0) continue;
     SplitJoin(smem.part, share).each([&](int part) {
@@ -102,7 +170,7 @@ __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &ma
       for (int half = 0; half < 2; ++half) {
         sm90::barrier_wait(sm90::smem_address(&smem.empty[ring.place]), ring.parity ^ 1);
         load_partial(maps, p, part, tile, half, sm90::smem_address(smem.stages[ring.place]),
-                     sm90::smem_address(&smem.full[ring.place]), policy);
+                     sm90::smem_address(&smem.full[ring.place]), loader.policy());
         ring.next();
       }
     });
@@ -192,8 +260,9 @@ template <int kColumns = kValueColumns>
 __device__ __forceinline__ void clear_unused_keys(uint8_t *columns, int used, uint32_t sync_id) {
   constexpr int kPieces = kColumns / 8;  // of a row, 16 bytes each
   for (int i = threadIdx.x % 128; i < (kStepTokens - used) * kPieces; i += 128) {
-    const int row = used + i / kPieces, chunk = i % kPieces / 8, piece = i % 8;
-    *reinterpret_cast<int4 *>(columns + chunk * kChunkBytes + row * 128 + piece * 16) = make_int4(0, 0, 0, 0);
+    const int row = used + i / kPieces, piece = i % 8;
+    const int atom = row / kAtomKeys * kAtomRowBytes + i % kPieces / 8 * kAtomBytes;
+    *reinterpret_cast<int4 *>(columns + atom + row % kAtomKeys * 128 + piece * 16) = make_int4(0, 0, 0, 0);
   }
   sm90::fence_async_proxy();
   sm90::warpgroup_sync(sync_id);
@@ -279,7 +348,7 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
       ring.next();
     }
     for (int step = share.first_step; step < share.end_step; ++step) {
-      uint8_t *columns = smem.stages[ring.place] + column / 64 * kChunkBytes;
+      uint8_t *columns = smem.stages[ring.place] + column / 64 * kAtomBytes;
       sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
       sm90::barrier_wait(sm90::smem_address(&smem.p_full[slots.place]), slots.parity);
       if (smem.must_rescale[slots.place][warp]) {
@@ -293,17 +362,17 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
       }
       const int used = share.length - step * kStepTokens;
       if (used < kStepTokens) clear_unused_keys<kColumns>(columns, used, kValueSync + side);
-      const uint64_t values = sm90::swizzled_descriptor(sm90::smem_address(columns), kChunkBytes);
+      const uint64_t values = sm90::swizzled_descriptor(sm90::smem_address(columns), kAtomBytes, kAtomRowBytes);
       const uint64_t weights = sm90::advance(p_rows, slots.place * (kStepTokens * 2));
       sm90::hold(left);
       if constexpr (!kNarrow) sm90::hold(right);
       sm90::wgmma_fence();
 #pragma unroll
       for (int k = 0; k < kStepTokens / 16; ++k) {
-        sm90::wgmma_m64n128k16_t(left, sm90::advance(weights, k * 32), sm90::advance(values, k * 2048));
+        sm90::wgmma_m64n128k16_t(left, sm90::advance(weights, k * 32), sm90::advance(values, k * 2 * kAtomRowBytes));
         if constexpr (!kNarrow) {
           sm90::wgmma_m64n128k16_t(right, sm90::advance(weights, k * 32),
-                                   sm90::advance(values, 2 * kChunkBytes + k * 2048));
+                                   sm90::advance(values, 2 * kAtomBytes + k * 2 * kAtomRowBytes));
         }
       }
       sm90::wgmma_commit();
@@ -417,7 +486,9 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
     score_role<kCluster, kSplits>(smem, p, tile);
   } else if (warpgroup == 3) {
     sm90::give_registers<24>();
-    if (threadIdx.x / 32 == 12) copy_role<kCluster, kSplits>(smem, maps, p, tile);
+    const int warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
+    if (warp == 0) copy_role<kCluster, kSplits>(smem, maps, p, tile);
+    else if (warp == 1) prefetch_role<kCluster, kSplits>(smem, p, tile);
   } else {
     sm90::take_registers<160>();
     sm90::wait_for_previous_kernel();

@@ -91,7 +91,7 @@ using Queries = uint32_t[kRegisterSlices][4];
 template <typename Between>
 __device__ __forceinline__ void start_scores(DecodeSmem &smem, float (&s)[16], const Queries &q, int stage,
                                              Between between) {
-  const uint64_t keys = sm90::swizzled_descriptor(sm90::smem_address(smem.stages[stage]), 0);
+  const uint64_t keys = sm90::swizzled_descriptor(sm90::smem_address(smem.stages[stage]), 0, kAtomRowBytes);
   const uint64_t slice = sm90::plain_descriptor(sm90::smem_address(smem.query_slices), 128, 256);
   const uint64_t rope = sm90::swizzled_descriptor(sm90::smem_address(smem.rope_queries), 0);
   sm90::hold(s);
@@ -101,7 +101,7 @@ __device__ __forceinline__ void start_scores(DecodeSmem &smem, float (&s)[16], c
     // One product in four takes its queries from shared memory, evenly spread: such a product reads twice the bytes.
     const bool from_registers = n % 4 != 3;
     const int i = from_registers ? n - n / 4 : kRegisterSlices + n / 4;
-    const uint64_t b = sm90::advance(keys, i / 4 * kChunkBytes + i % 4 * 32);
+    const uint64_t b = sm90::advance(keys, i / 4 * kAtomBytes + i % 4 * 32);
     if (from_registers) {
       sm90::wgmma_m64n32k16_ra(s, q[i], b, n > 0);
     } else if (i < kLatentSlices) {
@@ -147,8 +147,10 @@ __device__ __forceinline__ void load_queries(DecodeSmem &smem, Queries &q, RingP
     copy16(smem.query_slices[i - kRegisterSlices] + row / 8 * 256 + side * 128 + row % 8 * 16,
            source + i / 4 * kChunkBytes + ((piece ^ (row % 8)) << 4));
   }
-  for (int at = side * 16; at < 128; at += 32) {
-    copy16(smem.rope_queries + row * 128 + at, source + (kChunks - 1) * kChunkBytes + at);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int at = (warp * 16 + i * 4) * 128 + lane * 16;  // four rows side by side: no two pieces in the same banks
+    copy16(smem.rope_queries + at, smem.stages[mine.place] + (kChunks - 1) * kChunkBytes + at % kChunkBytes);
   }
   __syncwarp();
   if (lane == 0) release<kCluster>(smem.empty[mine.place], kValueWarps / 2);  // for the value warps, which skip it

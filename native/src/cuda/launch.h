@@ -62,6 +62,18 @@ inline bool encode_row_map(CUtensorMap &map, void *data, int64_t columns, int64_
   return encode_bf16_map(map, data, shape, stride, box);
 }
 
+// A map of [depth, rows, columns] whose boxes are box_rows whole rows, a multiple of 8, in atoms of eight rows x 64 values that lie
+// one behind the other: those of the same rows, then those of the next eight; strides in elements.
+inline bool encode_atom_map(CUtensorMap &map, void *data, int64_t columns, int64_t rows, int64_t row_stride, int64_t depth,
+                            int64_t depth_stride, int box_rows) {
+  const auto chunks = static_cast<cuuint32_t>(columns / 64);
+  const cuuint64_t shape[] = {64, 8, chunks, static_cast<cuuint64_t>(rows / 8), static_cast<cuuint64_t>(depth)};
+  const cuuint64_t stride[] = {static_cast<cuuint64_t>(row_stride) * 2, 128, static_cast<cuuint64_t>(row_stride) * 16,
+                               static_cast<cuuint64_t>(depth_stride) * 2};
+  const cuuint32_t box[] = {64, 8, chunks, static_cast<cuuint32_t>(box_rows / 8), 1};
+  return encode_bf16_map(map, data, shape, stride, box);
+}
+
 inline bool aligned16(const void *data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
 inline bool aligned16(const mla_tensor &t) { return aligned16(t.data); }
 

@@ -66,10 +66,10 @@ mla_status prefill(const mla_prefill_args &args, void *workspace, int multiproce
   if (tokens == 0 || heads == 0 || batch == 0) return MLA_OK;
 
   DecodeMaps maps;
-  if (!encode_map(maps.queries, q.data, kHeadDim, tokens * heads, q.stride[1], 1, tokens * heads * q.stride[1],
-                  kStepTokens) ||
-      !encode_map(maps.cache, cache.data, kHeadDim, kBlockTokens, cache.stride[1], cache.shape[0], cache.stride[0],
-                  kStepTokens / kPrefillCluster)) {
+  if (!encode_row_map(maps.queries, q.data, kHeadDim, tokens * heads, q.stride[1], 1, tokens * heads * q.stride[1],
+                      kStepTokens) ||
+      !encode_atom_map(maps.cache, cache.data, kHeadDim, kBlockTokens, cache.stride[1], cache.shape[0], cache.stride[0],
+                       kStepTokens / kPrefillCluster)) {
     error = "mla_prefill: the driver did not make a tensor map of q or the cache; is it of CUDA 12 or later?";
     return MLA_UNSUPPORTED;
   }

@@ -51,12 +51,11 @@ __device__ __forceinline__ void prefill_copy_role(DecodeSmem &smem, const Decode
   const int lane = threadIdx.x % 32;
   RingPosition<kStages> ring;
 
-  auto fill = [&](auto load_chunk) {
+  auto fill = [&](auto load) {
     sm90::barrier_wait(sm90::smem_address(&smem.empty[ring.place]), ring.parity ^ 1);
     const uint32_t barrier = sm90::smem_address(&smem.full[ring.place]);
-    const uint32_t stage = sm90::smem_address(smem.stages[ring.place]);
     sm90::barrier_expect_bytes(barrier, kStageBytes);
-    for (int c = 0; c < kChunks; ++c) load_chunk(stage + c * kChunkBytes, barrier, c * 64);
+    load(sm90::smem_address(smem.stages[ring.place]), barrier);
     ring.next();
   };
   for (ItemWalk walk(p.plan); !walk.done();) {
@@ -65,8 +64,8 @@ __device__ __forceinline__ void prefill_copy_role(DecodeSmem &smem, const Decode
       const uint64_t once = sm90::evict_first_policy();
       const int first = item.start_row + item.first_row + rank * kTileRows;
       for (int half = 0; half < kTileRows / kStepTokens; ++half) {
-        fill([&](uint32_t target, uint32_t barrier, int x) {
-          sm90::tma_load(target, &maps.queries, barrier, x, first + half * kStepTokens, 0, once);
+        fill([&](uint32_t target, uint32_t barrier) {
+          sm90::tma_load(target, &maps.queries, barrier, 0, first + half * kStepTokens, 0, 0, once);
         });
       }
     }
@@ -81,9 +80,9 @@ __device__ __forceinline__ void prefill_copy_role(DecodeSmem &smem, const Decode
       const int cache_block = __shfl_sync(~0u, entry, block % 32);
       if (lane != 0) continue;
       const int row = step % kStepsPerBlock * kStepTokens + rank * kBoxTokens;
-      fill([&](uint32_t target, uint32_t barrier, int x) {
-        sm90::tma_load_multicast(target + rank * kBoxTokens * 128, &maps.cache, barrier, x, row, cache_block,
-                                 (1 << kPrefillCluster) - 1, again);
+      fill([&](uint32_t target, uint32_t barrier) {
+        sm90::tma_load_multicast(target + rank * (kStageBytes / kPrefillCluster), &maps.cache, barrier, 0, 0, 0,
+                                 row / kAtomKeys, cache_block, (1 << kPrefillCluster) - 1, again);
       });
     }
   }
@@ -233,7 +232,7 @@ __device__ __forceinline__ void prefill_value_role(DecodeSmem &smem, const Prefi
     ring.next();  // the queries
     ring.next();
     for (int step = 0; step < item.steps; ++step) {
-      uint8_t *columns = smem.stages[ring.place] + side * (kValueColumns / 64) * kChunkBytes;
+      uint8_t *columns = smem.stages[ring.place] + side * (kValueColumns / 64) * kAtomBytes;
       sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
       sm90::barrier_wait(sm90::smem_address(&smem.p_full[slots.place]), slots.parity);
       if (smem.must_rescale[slots.place][warp]) {
@@ -247,16 +246,16 @@ __device__ __forceinline__ void prefill_value_role(DecodeSmem &smem, const Prefi
       }
       const int used = item.length - step * kStepTokens;
       if (used < kStepTokens) clear_unused_keys(columns, used, kValueSync + side);
-      const uint64_t values = sm90::swizzled_descriptor(sm90::smem_address(columns), kChunkBytes);
+      const uint64_t values = sm90::swizzled_descriptor(sm90::smem_address(columns), kAtomBytes, kAtomRowBytes);
       const uint64_t weights = sm90::advance(p_rows, slots.place * (kStepTokens * 2));
       sm90::hold(left);
       sm90::hold(right);
       sm90::wgmma_fence();
 #pragma unroll
       for (int k = 0; k < kStepTokens / 16; ++k) {
-        sm90::wgmma_m64n128k16_t(left, sm90::advance(weights, k * 32), sm90::advance(values, k * 2048));
+        sm90::wgmma_m64n128k16_t(left, sm90::advance(weights, k * 32), sm90::advance(values, k * 2 * kAtomRowBytes));
         sm90::wgmma_m64n128k16_t(right, sm90::advance(weights, k * 32),
-                                 sm90::advance(values, 2 * kChunkBytes + k * 2048));
+                                 sm90::advance(values, 2 * kAtomBytes + k * 2 * kAtomRowBytes));
       }
       sm90::wgmma_commit();
       sm90::wgmma_wait<0>();

@@ -45,6 +45,16 @@ __device__ __forceinline__ void tma_load(uint32_t target, const CUtensorMap *map
       : "memory");
 }
 
+// And with five.
+__device__ __forceinline__ void tma_load(uint32_t target, const CUtensorMap *map, uint32_t barrier, int x, int y, int z, int w,
+                                         int v, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
+      " [%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(target),
+      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v), "l"(policy)
+      : "memory");
+}
+
 // The same into every block of the cluster named in `blocks`, at the same offsets of target and barrier.
 __device__ __forceinline__ void tma_load_multicast(uint32_t target, const CUtensorMap *map, uint32_t barrier, int x,
                                                    int y, int z, uint16_t blocks, uint64_t policy) {
@@ -52,6 +62,14 @@ __device__ __forceinline__ void tma_load_multicast(uint32_t target, const CUtens
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::cache_hint"
       " [%0], [%1, {%3, %4, %5}], [%2], %6, %7;" ::"r"(target),
       "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "h"(blocks), "l"(policy)
+      : "memory");
+}
+__device__ __forceinline__ void tma_load_multicast(uint32_t target, const CUtensorMap *map, uint32_t barrier, int x, int y,
+                                                   int z, int w, int v, uint16_t blocks, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::cache_hint"
+      " [%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8, %9;" ::"r"(target),
+      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v), "h"(blocks), "l"(policy)
       : "memory");
 }
 
@@ -70,10 +88,7 @@ __device__ __forceinline__ void bulk_prefetch(const void *source, uint32_t bytes
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(source), "r"(bytes) : "memory");
 }
 
-// Brings the box into L2 only.
-__device__ __forceinline__ void tma_prefetch(const CUtensorMap *map, int x, int y, int z) {
-  asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global [%0, {%1, %2, %3}];" ::"l"(map), "r"(x), "r"(y), "r"(z)
-               : "memory");
-}
+// Brings a line of 128 bytes into L2 only; not by the copy engine.
+__device__ __forceinline__ void prefetch_line(const void *line) { asm volatile("prefetch.global.L2 [%0];" ::"l"(line) : "memory"); }
 
 }  // namespace mla::sm90

@@ -7,12 +7,12 @@ namespace mla::sm90 {
 
 // All operands are made of rows of 128 bytes in the 128-byte swizzle that TMA writes: the 16-byte piece p of row r lies
 // at piece p ^ (r % 8), and eight rows make one atom of 1,024 bytes. `next_chunk` is the distance between neighbouring
-// 64-value columns of atoms; only an operand read across its rows (the transposed V) uses it.
-__device__ __forceinline__ uint64_t swizzled_descriptor(uint32_t address, uint32_t next_chunk) {
-  constexpr uint64_t kAtomStride = 1024 >> 4;
+// 64-value columns of atoms; only an operand read across its rows (the transposed V) uses it. `next_rows` is that to the next
+// eight rows.
+__device__ __forceinline__ uint64_t swizzled_descriptor(uint32_t address, uint32_t next_chunk, uint32_t next_rows = 1024) {
   constexpr uint64_t kSwizzle128 = 1;
   return static_cast<uint64_t>((address & 0x3FFFF) >> 4) | static_cast<uint64_t>(next_chunk >> 4) << 16 |
-         kAtomStride << 32 | kSwizzle128 << 62;
+         static_cast<uint64_t>(next_rows >> 4) << 32 | kSwizzle128 << 62;
 }
 
 // An operand by rows without swizzle: eight rows x 16 bytes contiguous; `next_columns` to the next 16 bytes of the same
