@@ -49,20 +49,27 @@ def id_cases(tokenizer):
 VARIANT_TEXT = "Hello, king the queen.<｜User｜>  He said , 'no' ."
 
 
-def variant(name, tokenizer_json=None, tokenizer_config=None):
-    """The tiny tokenizer with some keys of its files replaced."""
+def variant(name, tokenizer_json=None, tokenizer_config=None, added_tokens=None):
+    """The tiny tokenizer with some keys of its files replaced, and perhaps an added_tokens.json."""
     with tempfile.TemporaryDirectory() as folder:
         for file in ["config.json", "tokenizer.json", "tokenizer_config.json"]:
             shutil.copy(MODEL / file, folder)
         for file, changes in [("tokenizer.json", tokenizer_json), ("tokenizer_config.json", tokenizer_config)]:
             path = Path(folder, file)
             path.write_text(json.dumps({**json.loads(path.read_text()), **(changes or {})}))
+        if added_tokens:
+            Path(folder, "added_tokens.json").write_text(json.dumps(added_tokens))
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         ids = tokenizer.encode(VARIANT_TEXT)
         return dict(
-            name=name, tokenizer_json=tokenizer_json or {}, tokenizer_config=tokenizer_config or {}, text=VARIANT_TEXT,
-            ids=ids, ids_no_special=tokenizer.encode(VARIANT_TEXT, add_special_tokens=False),
+            name=name, tokenizer_json=tokenizer_json or {}, tokenizer_config=tokenizer_config or {},
+            added_tokens=added_tokens or {}, text=VARIANT_TEXT, ids=ids, ids_no_special=tokenizer.encode(VARIANT_TEXT, add_special_tokens=False),
             decoded=tokenizer.decode(ids, skip_special_tokens=True), special_tokens=tokenizer.special_tokens_map)
+
+
+def token(content, **flags):
+    return dict(dict(content=content, lstrip=False, rstrip=False, single_word=False, normalized=False, special=False),
+                **flags)
 
 
 def variants():
@@ -85,6 +92,17 @@ def variants():
     yield variant("a named special word", tokenizer_config=dict(image_token="the"))
     yield variant("added tokens listed", tokenizer_config=dict(added_tokens_decoder={
         "1602": dict(content="the", lstrip=False, rstrip=False, single_word=False, normalized=False, special=False)}))
+    yield variant("new words", tokenizer_config=dict(
+        extra_special_tokens=["no", token("said", lstrip=True, __type="AddedToken")], image_token="queen", mask_token="Hello"))
+    yield variant("new words, listed", tokenizer_config=dict(mask_token="Hello", added_tokens_decoder={
+        "3000": token("queen"), "2500": token("said", rstrip=True, special=True)}))
+    yield variant("new words of an older file", added_tokens={"queen": 2049, "said": 2048, "no": 3})
+    plain = [dict(t, special=False) for t in json.loads((MODEL / "tokenizer.json").read_text())["added_tokens"]]
+    yield variant("named tokens are special", dict(added_tokens=plain), dict(sep_token="<｜User｜>"))
+    yield variant("but not beside a list without them", dict(added_tokens=plain), dict(
+        sep_token="<｜User｜>", added_tokens_decoder={}))
+    yield variant("listed flags win", dict(added_tokens=plain), dict(added_tokens_decoder={
+        "3": token("<｜User｜>", rstrip=True, special=True)}))
 
 
 if __name__ == "__main__":

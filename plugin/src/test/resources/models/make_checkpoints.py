@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Tiny random checkpoints that between them use every rule of the model definitions, with goldens by HF transformers.
 
-Needs torch, transformers 5.18, safetensors, tokenizers. Rewrites the folders tiny-* beside this script except
-tiny-mla-v2-lite, each with golden.json: greedy continuations in float32, eager attention, in the form of
-examples/models/tiny-mla-v3/golden.json.
+Needs torch, transformers 5.18, safetensors, tokenizers. Rewrites the folders tiny-* beside this script (those named on
+the command line, or all but tiny-mla-v2-lite), each with golden.json: greedy continuations in float32, eager attention
+and experts, in the form of examples/models/tiny-mla-v3/golden.json.
 """
 import json
 import pathlib
 import shutil
+import sys
 import tempfile
 
 import torch
@@ -69,6 +70,16 @@ MODELS = {
         n_shared_experts=1, routed_scaling_factor=1.5, norm_topk_prob=True, first_k_dense_replace=1,
         hidden_size=40, rope_theta=10000.0, fp8_block=16,
     ),
+    # Sizes that nothing divides, no shared experts, half-split RoPE, yarn with one mscale of two; and an LM head of its
+    # own though the embeddings are tied: the head wins
+    "tiny-odd": dict(
+        model_type="deepseek_v3", vocab_size=101, hidden_size=21, intermediate_size=27, moe_intermediate_size=11,
+        num_hidden_layers=2, num_attention_heads=5, num_key_value_heads=5, kv_lora_rank=19, qk_nope_head_dim=13,
+        qk_rope_head_dim=6, v_head_dim=9, q_lora_rank=None, n_group=3, topk_group=2, n_routed_experts=9,
+        num_experts_per_tok=2, n_shared_experts=0, routed_scaling_factor=1.0, norm_topk_prob=True,
+        first_k_dense_replace=1, rope_interleave=False, rope_theta=500,
+        rope_scaling=dict(YARN, mscale=1.0, mscale_all_dim=0), tie_word_embeddings=True, own_head=True,
+    ),
 }
 
 
@@ -95,6 +106,7 @@ def quantize(folder, block):
 
 def build(name, spec):
     spec = {**COMMON, **spec}
+    own_head = spec.pop("own_head", False)
     dtype, shards, mtp = spec.pop("dtype", torch.bfloat16), spec.pop("shards", False), spec.pop("mtp", False)
     model_type, generation = spec.pop("model_type"), spec.pop("generation", None)
     build_as, fp8_block = spec.pop("build_as", model_type), spec.pop("fp8_block", None)
@@ -114,6 +126,10 @@ def build(name, spec):
     shutil.rmtree(folder, ignore_errors=True)
     model.to(dtype).save_pretrained(folder, max_shard_size="250KB" if shards else "1GB")
     reference = quantize(folder, fp8_block) if fp8_block else folder
+    if own_head:
+        tensors = load_file(folder / "model.safetensors")
+        tensors["lm_head.weight"] = torch.randn_like(tensors["model.embed_tokens.weight"]) * 0.15
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     if mtp:
         tensors = load_file(folder / "model.safetensors")
         tensors["model.layers.3.eh_proj.weight"] = torch.randn(8, 8)
@@ -132,7 +148,7 @@ def build(name, spec):
     (folder / "generation_config.json").unlink(missing_ok=True)
     if generation:
         (folder / "generation_config.json").write_text(json.dumps(generation))
-    tokenizer = Tokenizer(WordLevel({f"w{i}": i for i in range(128)}, unk_token="w3"))
+    tokenizer = Tokenizer(WordLevel({f"w{i}": i for i in range(spec["vocab_size"])}, unk_token="w3"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
     golden(folder, build_as, reference)
@@ -142,12 +158,12 @@ def golden(folder, build_as, reference):
     settings = json.loads((reference / "config.json").read_text())
     config = AutoConfig.for_model(build_as, **{k: v for k, v in settings.items() if k != "model_type"})
     model = AutoModelForCausalLM.from_pretrained(
-        reference, config=config, dtype=torch.float32, attn_implementation="eager"
+        reference, config=config, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
     ).eval()
     torch.manual_seed(7)
     generations = []
     for length in (1, 3, 17, 64, 65, 130):
-        ids = torch.randint(3, 128, (1, length))
+        ids = torch.randint(3, config.vocab_size, (1, length))
         prompt, steps, out, gap = ids[0].tolist(), [], [], 1e9
         with torch.no_grad():
             for _ in range(24):
@@ -163,5 +179,5 @@ def golden(folder, build_as, reference):
     print(folder.name, "smallest gap", min(g["min_gap"] for g in generations))
 
 
-for name, spec in MODELS.items():
-    build(name, spec)
+for name in sys.argv[1:] or MODELS:
+    build(name, MODELS[name])

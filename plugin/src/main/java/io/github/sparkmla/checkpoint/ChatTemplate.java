@@ -12,17 +12,19 @@ import java.util.Map;
 import java.util.Optional;
 
 /**
- * A checkpoint's chat template: from chat_template.jinja, else chat_template.json, else tokenizer_config.json. Renders
- * as transformers' {@code apply_chat_template(tokenize=False)} does, with the same variables. Thread-safe.
+ * A checkpoint's chat template: from chat_template.jinja and the folder additional_chat_templates, else
+ * tokenizer_config.json, else chat_template.json (which transformers reads for processors alone). Renders as
+ * transformers' {@code apply_chat_template(tokenize=False)} does, with the same variables. Thread-safe.
  */
 public final class ChatTemplate {
     private static final String JINJA_FILE = "chat_template.jinja";
+    private static final String ADDITIONAL_FOLDER = "additional_chat_templates";
     private static final String JSON_FILE = "chat_template.json";
     private static final String KEY = "chat_template";
     private static final String DEFAULT = "default";
     private static final String TOOL_USE = "tool_use";
 
-    /** By name; a checkpoint with one template has it as {@link #DEFAULT}. */
+    /** By name, those that are ever used; a checkpoint with one template has it as {@link #DEFAULT}. */
     private final Map<String, Template> templates;
 
     private final Map<String, String> specialTokens;
@@ -42,15 +44,36 @@ public final class ChatTemplate {
     }
 
     private static Map<String, Template> templates(Path folder, JsonObject tokenizerConfig) {
-        Path jinjaFile = folder.resolve(JINJA_FILE);
+        Map<String, Template> files = ofFiles(folder);
+        if (!files.isEmpty()) {
+            return files;
+        }
+        if (tokenizerConfig != null && tokenizerConfig.hasValue(KEY)) {
+            return named(tokenizerConfig);
+        }
         Path jsonFile = folder.resolve(JSON_FILE);
-        if (Files.exists(jinjaFile)) {
-            return Map.of(DEFAULT, parse(jinjaFile, readText(jinjaFile)));
+        return Files.exists(jsonFile) ? named(JsonObject.read(jsonFile)) : Map.of();
+    }
+
+    /** The templates in files of their own, of which the additional ones go first. */
+    private static Map<String, Template> ofFiles(Path folder) {
+        Path additional = folder.resolve(ADDITIONAL_FOLDER);
+        Map<String, Template> templates = new HashMap<>();
+        for (String name : List.of(DEFAULT, TOOL_USE)) {
+            Path file = additional.resolve(name + ".jinja");
+            if (Files.exists(file)) {
+                templates.put(name, parse(file, readText(file)));
+            }
         }
-        if (Files.exists(jsonFile)) {
-            return named(JsonObject.read(jsonFile));
+        Path jinjaFile = folder.resolve(JINJA_FILE);
+        if (!templates.containsKey(DEFAULT) && Files.exists(jinjaFile)) {
+            templates.put(DEFAULT, parse(jinjaFile, readText(jinjaFile)));
         }
-        return tokenizerConfig != null && tokenizerConfig.hasValue(KEY) ? named(tokenizerConfig) : Map.of();
+        if (!templates.isEmpty() && !templates.containsKey(DEFAULT)) {
+            throw new CheckpointException(additional + ": holds a template for tools, but the checkpoint has no "
+                    + JINJA_FILE + " for chats without");
+        }
+        return templates;
     }
 
     private static String readText(Path file) {
@@ -75,9 +98,10 @@ public final class ChatTemplate {
             if (!entry.path("name").isTextual() || !entry.path("template").isTextual()) {
                 throw json.wrong(KEY, "a string or a list of objects with \"name\" and \"template\"");
             }
-            templates.put(
-                    entry.path("name").asText(),
-                    parse(json.file(), entry.path("template").asText()));
+            String name = entry.path("name").asText();
+            if (name.equals(DEFAULT) || name.equals(TOOL_USE)) {
+                templates.put(name, parse(json.file(), entry.path("template").asText()));
+            }
         }
         if (!templates.containsKey(DEFAULT)) {
             throw json.wrong(KEY, "a template named \"default\" among those listed");

@@ -64,8 +64,8 @@ public record Checkpoint(Path folder, ModelConfig config, Safetensors tensors, O
             throw new CheckpointException(tensor.file() + ": tensor \"" + tensor.name() + "\" has dtype F8_E4M3 and "
                     + "shape " + Arrays.toString(tensor.shape()) + ", expected a matrix");
         }
-        long rowBlocks = blocks(tensor.shape()[0], fp8.blockRows());
-        long columnBlocks = blocks(tensor.shape()[1], fp8.blockColumns());
+        long rowBlocks = blocks(tensor.shape()[0], fp8.block());
+        long columnBlocks = blocks(tensor.shape()[1], fp8.block());
         TensorInfo scale = tensors.require(tensor.name() + FP8_SCALE, rowBlocks, columnBlocks);
         if (scale.dtype() != DType.F32) {
             throw new CheckpointException(

@@ -129,10 +129,9 @@ public record ModelConfig(
     /**
      * FP8 weights: weight = quantized value times {@code weight_scale_inv} (float32) of its block.
      *
-     * @param blockRows output rows a block
-     * @param blockColumns input columns a block
+     * @param block output rows and input columns of a block
      */
-    public record Fp8(int blockRows, int blockColumns) {}
+    public record Fp8(int block) {}
 
     /** Reads the configuration of a checkpoint folder; throws {@link CheckpointException}. */
     public static ModelConfig load(Path folder) {

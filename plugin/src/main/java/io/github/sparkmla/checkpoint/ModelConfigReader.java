@@ -138,9 +138,9 @@ final class ModelConfigReader {
         if (modelType.equals("glm4_moe_lite")) {
             return glmMoeLayers(layers);
         }
-        // transformers ignores moe_layer_freq; every published model has 1.
+        // Every published model has 1.
         if (json.hasValue("moe_layer_freq") && json.integer("moe_layer_freq", 0, MAX_COUNT) != 1) {
-            throw json.wrong("moe_layer_freq", "1");
+            throw json.wrong("moe_layer_freq", "1: any other DeepSeek's own code heeds and transformers ignores");
         }
         int dense = Math.min(json.integer("first_k_dense_replace", 0, Integer.MAX_VALUE), layers);
         List<Boolean> moe = new ArrayList<>(Collections.nCopies(dense, false));
@@ -230,11 +230,10 @@ final class ModelConfigReader {
             throw quantization.wrong("weight_block_size", "two integers, rows and columns of a block");
         }
         int rows = block.get(0).asInt();
-        int columns = block.get(1).asInt();
-        if (rows < 1 || columns < 1 || rows > MAX_SIZE || columns > MAX_SIZE) {
-            throw quantization.wrong("weight_block_size", "two positive integers");
+        if (rows < 1 || rows > MAX_SIZE || !block.get(0).equals(block.get(1))) {
+            throw quantization.wrong("weight_block_size", "two positive integers that are the same");
         }
-        return new Fp8(rows, columns);
+        return new Fp8(rows);
     }
 
     private List<Integer> eosTokenIds() {

@@ -7,6 +7,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.locks.ReadWriteLock;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
 
@@ -15,13 +16,16 @@ import java.util.concurrent.locks.ReentrantReadWriteLock;
  *
  * <p>What transformers 5.18 does and this does too: where there is a tokenizer.json, its post-processor alone decides
  * which special tokens are added, and {@code add_bos_token} and {@code add_eos_token} of tokenizer_config.json are not
- * looked at; special tokens that only tokenizer_config.json knows are treated as special if the vocabulary has them;
- * {@code clean_up_tokenization_spaces} does nothing to a BPE tokenizer. Truncation and padding are always off.
- *
- * <p>Unlike there, a special token that is not in the vocabulary gets no new id: the model has no embedding for it.
+ * looked at; special tokens that only tokenizer_config.json knows are treated as special, with new ids where the
+ * vocabulary has none for them; {@code clean_up_tokenization_spaces} does nothing to a BPE tokenizer. Truncation and
+ * padding are always off.
  */
 public final class Tokenizer implements AutoCloseable {
     private static final String FILE = "tokenizer.json";
+
+    /** Names under which transformers takes tokenizer.json as it is. */
+    private static final Set<String> GENERIC_CLASSES =
+            Set.of("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend", "PythonBackend");
 
     private final HuggingFaceTokenizer tokenizer;
 
@@ -41,6 +45,7 @@ public final class Tokenizer implements AutoCloseable {
         }
         TokenizerConfig config = TokenizerConfig.load(folder);
         refuseWhatIsNotImplemented(config);
+        refuseOtherClasses(folder, config);
         JsonObject json = TokenizerJson.read(file, config);
         DjlSettings.apply();
         try {
@@ -60,6 +65,30 @@ public final class Tokenizer implements AutoCloseable {
         for (String key : new String[] {"split_special_tokens", force}) {
             if (config.flag(key)) {
                 throw config.json().wrong(key, "false");
+            }
+        }
+    }
+
+    /**
+     * For youtu transformers lets {@code tokenizer_class} choose, and most classes have rules of their own that go before
+     * those of tokenizer.json; for the other model types that are run here it takes tokenizer.json as it is.
+     */
+    private static void refuseOtherClasses(Path folder, TokenizerConfig config) {
+        Path modelConfig = folder.resolve("config.json");
+        boolean chooses = Files.exists(modelConfig)
+                && JsonObject.read(modelConfig)
+                        .node()
+                        .path("model_type")
+                        .asText()
+                        .equals("youtu");
+        String key = "tokenizer_class";
+        if (chooses && config.json() != null && config.json().hasValue(key)) {
+            String name = config.json().string(key);
+            if (!GENERIC_CLASSES.contains(name)) {
+                throw config.json()
+                        .wrong(
+                                key,
+                                "PreTrainedTokenizerFast: transformers gives most others rules of their own, which are not implemented");
             }
         }
     }

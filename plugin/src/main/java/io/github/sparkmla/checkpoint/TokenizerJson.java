@@ -2,9 +2,7 @@ package io.github.sparkmla.checkpoint;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ArrayNode;
-import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.nio.file.Path;
-import java.util.HashSet;
 import java.util.Map;
 import java.util.Set;
 import java.util.TreeSet;
@@ -43,7 +41,7 @@ final class TokenizerJson {
         checkComponent(tokenizer.json, "pre_tokenizer", PRE_TOKENIZERS, "pretokenizers");
         checkComponent(tokenizer.json, "post_processor", POST_PROCESSORS, "processors");
         checkComponent(tokenizer.json, "decoder", DECODERS, "decoders");
-        tokenizer.addTokens(config);
+        AddedTokens.complete(tokenizer.json, config);
         tokenizer.json.node().putNull("truncation").putNull("padding");
         return tokenizer.json;
     }
@@ -154,39 +152,5 @@ final class TokenizerJson {
         if (parts.equals("decoders") && strip.integer("stop", 0, Integer.MAX_VALUE) != 0) {
             throw strip.wrong("stop", "0");
         }
-    }
-
-    /** Adds the special tokens of tokenizer_config.json that tokenizer.json has as ordinary vocabulary only. */
-    private void addTokens(TokenizerConfig config) {
-        if (!json.hasValue("added_tokens")) {
-            json.node().putArray("added_tokens");
-        }
-        Set<String> known = new HashSet<>();
-        json.objects("added_tokens").forEach((index, holder) -> {
-            JsonObject token = holder.object(index);
-            token.integer("id", 0, Integer.MAX_VALUE - 1);
-            known.add(token.string("content"));
-        });
-        ArrayNode added = (ArrayNode) json.get("added_tokens");
-        JsonNode vocabulary = json.node().path("model").path("vocab");
-        for (JsonNode token : config.addedTokens()) {
-            String content = TokenizerConfig.content(token);
-            if (vocabulary.has(content) && known.add(content)) {
-                added.add(addedToken(token, content, vocabulary.get(content).intValue()));
-            }
-        }
-    }
-
-    private static ObjectNode addedToken(JsonNode token, String content, int id) {
-        boolean special = token.path("special").asBoolean(true);
-        return JsonObject.MAPPER
-                .createObjectNode()
-                .put("id", id)
-                .put("content", content)
-                .put("single_word", token.path("single_word").asBoolean())
-                .put("lstrip", token.path("lstrip").asBoolean())
-                .put("rstrip", token.path("rstrip").asBoolean())
-                .put("normalized", token.path("normalized").asBoolean(!special))
-                .put("special", special);
     }
 }

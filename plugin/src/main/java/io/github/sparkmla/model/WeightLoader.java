@@ -56,6 +56,11 @@ final class WeightLoader implements Weights.Source, AutoCloseable {
     }
 
     @Override
+    public String eitherOf(String name, String substitute) {
+        return checkpoint.tensors().contains(name) ? name : substitute;
+    }
+
+    @Override
     public Tensor matrix(long out, long in, String... names) {
         List<Stored> parts = find(out, in, names);
         if (arena == null) {
@@ -127,9 +132,8 @@ final class WeightLoader implements Weights.Source, AutoCloseable {
             throw new CheckpointException(
                     "tensor " + name + " is FP8 but config.json has no quantization_config that says how it is scaled");
         }
-        long rows = fp8.blockRows();
-        long columns = fp8.blockColumns();
-        return require(name + "_scale_inv", (out + rows - 1) / rows, (in + columns - 1) / columns);
+        long block = fp8.block();
+        return require(name + "_scale_inv", (out + block - 1) / block, (in + block - 1) / block);
     }
 
     /** BF16 on a GPU; on the CPU nothing is rounded. */
@@ -174,7 +178,7 @@ final class WeightLoader implements Weights.Source, AutoCloseable {
                 long[] blocks = part.scale.shape();
                 try (Tensor scale = open(device, part.scale, blocks[0], blocks[1])) {
                     new Ops(device)
-                            .convert(source, scale, checkpoint.config().fp8().blockRows(), to);
+                            .convert(source, scale, checkpoint.config().fp8().block(), to);
                 }
             }
             device.synchronize();

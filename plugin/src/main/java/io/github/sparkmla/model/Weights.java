@@ -17,6 +17,8 @@ import java.util.function.IntFunction;
  * @param lmHead [vocab, hidden]
  */
 record Weights(Tensor embedding, List<Layer> layers, Tensor finalNorm, Linear lmHead) {
+    private static final String EMBEDDING = "model.embed_tokens.weight";
+    private static final String LM_HEAD = "lm_head.weight";
 
     /** One decoder layer. */
     record Layer(Tensor inputNorm, Attention attention, Tensor postAttentionNorm, FeedForward feedForward) {}
@@ -56,6 +58,11 @@ record Weights(Tensor embedding, List<Layer> layers, Tensor finalNorm, Linear lm
      * DummyWeights} makes them up.
      */
     interface Source {
+        /** The first of two names, or the second where there is no such tensor. */
+        default String eitherOf(String name, String substitute) {
+            return name;
+        }
+
         /** The matrices [out, in] of these names, one below the other: [names * out, in]. */
         Tensor matrix(long out, long in, String... names);
 
@@ -76,7 +83,9 @@ record Weights(Tensor embedding, List<Layer> layers, Tensor finalNorm, Linear lm
 
     static Weights of(ModelConfig config, Source source) {
         int hidden = config.hiddenSize();
-        Tensor embedding = source.matrix(config.vocabSize(), hidden, "model.embed_tokens.weight");
+        boolean tied = config.tieWordEmbeddings();
+        Tensor embedding =
+                source.matrix(config.vocabSize(), hidden, tied ? source.eitherOf(EMBEDDING, LM_HEAD) : EMBEDDING);
         List<Layer> layers = new ArrayList<>();
         for (int i = 0; i < config.numLayers(); i++) {
             String prefix = "model.layers." + i + ".";
@@ -89,8 +98,8 @@ record Weights(Tensor embedding, List<Layer> layers, Tensor finalNorm, Linear lm
                             : dense(source, prefix + "mlp.", hidden, config.intermediateSize())));
         }
         Tensor norm = source.vector("model.norm.weight", hidden, false);
-        String head = config.tieWordEmbeddings() ? "model.embed_tokens.weight" : "lm_head.weight";
-        Tensor lmHead = source.weight(config.vocabSize(), hidden, head);
+        // As in transformers: a head that is in the files is not tied, whatever the config says.
+        Tensor lmHead = source.weight(config.vocabSize(), hidden, tied ? source.eitherOf(LM_HEAD, EMBEDDING) : LM_HEAD);
         return new Weights(embedding, layers, norm, new Linear(lmHead, null));
     }
 

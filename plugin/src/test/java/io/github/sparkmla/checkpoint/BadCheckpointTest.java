@@ -166,7 +166,9 @@ class BadCheckpointTest {
             config(
                     "{\"topk_method\": \"greedy\"}",
                     "\"topk_method\" is \"greedy\", expected \"noaux_tc\" for deepseek_v3"),
-            config("{\"moe_layer_freq\": 2}", "\"moe_layer_freq\" is 2, expected 1"),
+            config(
+                    "{\"moe_layer_freq\": 2}",
+                    "\"moe_layer_freq\" is 2, expected 1: any other DeepSeek's own code heeds and transformers ignores"),
             config("{\"rope_theta\": 1}", "\"rope_theta\" is 1, expected a finite number greater than 1"),
             config("{\"rope_scaling\": 4}", "\"rope_scaling\" is 4, expected an object"),
             config(
@@ -186,7 +188,10 @@ class BadCheckpointTest {
                     "\"quantization_config.quant_method\" is \"awq\", expected \"fp8\""),
             config(
                     "{\"quantization_config\": {\"quant_method\": \"fp8\", \"weight_block_size\": [128, 0]}}",
-                    "\"quantization_config.weight_block_size\" is [128,0], expected two positive integers"));
+                    "\"quantization_config.weight_block_size\" is [128,0], expected two positive integers"),
+            config(
+                    "{\"quantization_config\": {\"quant_method\": \"fp8\", \"weight_block_size\": [128, 64]}}",
+                    "\"quantization_config.weight_block_size\" is [128,64], expected two positive integers that are the same"));
 
     static final List<Arguments> WEIGHTS = List.of(
             bad(
@@ -289,6 +294,28 @@ class BadCheckpointTest {
 
     /** Each of these would make the native library end the process. */
     static final List<Arguments> TOKENIZERS = List.of(
+            bad(
+                    "a tokenizer class that has its own way",
+                    folder -> {
+                        change(folder, "config.json", "{\"model_type\": \"youtu\"}");
+                        change(folder, "tokenizer_config.json", "{\"tokenizer_class\": \"Qwen2Tokenizer\"}");
+                    },
+                    "@/tokenizer_config.json: \"tokenizer_class\" is \"Qwen2Tokenizer\", expected "
+                            + "PreTrainedTokenizerFast: transformers gives most others rules of their own"),
+            bad(
+                    "an added token as long as a book",
+                    folder -> change(
+                            folder, "tokenizer_config.json", "{\"mask_token\": \"" + "a".repeat(1_000_000) + "\"}"),
+                    "@/tokenizer.json: an added token, \"aaaaaaaaaaaaaaaaaaaa...\", has 1000000 characters, expected at "
+                            + "most 1000"),
+            bad(
+                    "a listed token without an id",
+                    folder -> change(
+                            folder,
+                            "tokenizer_config.json",
+                            "{\"added_tokens_decoder\": {\"x\": {\"content\": \"the\"}}}"),
+                    "@/tokenizer_config.json: \"added_tokens_decoder.x\" is {\"content\":\"the\"}, expected a token id "
+                            + "as its key"),
             tokenizer(
                     "{\"decoder\": {\"type\": \"Fuse\", \"x\": \"\\ud800\"}}",
                     "holds a string that is not Unicode text"),

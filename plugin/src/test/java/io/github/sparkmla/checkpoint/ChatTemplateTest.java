@@ -54,13 +54,29 @@ class ChatTemplateTest {
     }
 
     @Test
-    void theJinjaFileGoesFirstThenTheJsonFileThenTheTokenizersConfiguration() throws IOException {
-        Files.writeString(folder.resolve("tokenizer_config.json"), template("third {{ bos_token }}"));
-        assertEquals("third ", render(null));
-        Files.writeString(folder.resolve("chat_template.json"), template("second"));
-        assertEquals("second", render(null));
+    void theJinjaFileGoesFirstThenTheTokenizersConfigurationThenTheProcessors() throws IOException {
+        Files.writeString(folder.resolve("chat_template.json"), template("third"));
+        assertEquals("third", render(null));
+        Files.writeString(folder.resolve("tokenizer_config.json"), template("second {{ bos_token }}"));
+        assertEquals("second ", render(null));
         Files.writeString(folder.resolve("chat_template.jinja"), "first {{ messages[0].content }}");
         assertEquals("first hi", render(null));
+    }
+
+    /** As AutoTokenizer.save_pretrained writes several templates. */
+    @Test
+    void additionalTemplatesAreFilesInAFolder() throws IOException {
+        Files.writeString(folder.resolve("tokenizer_config.json"), template("not looked at"));
+        Path additional = Files.createDirectory(folder.resolve("additional_chat_templates"));
+        Files.writeString(additional.resolve("rag.jinja"), "{% never parsed");
+        Files.writeString(additional.resolve("tool_use.jinja"), "{{ tools[0].name }}");
+        CheckpointException e = assertThrows(CheckpointException.class, () -> ChatTemplate.load(folder));
+        assertTrue(e.getMessage().startsWith(additional + ": holds a template for tools"), e.getMessage());
+        Files.writeString(folder.resolve("chat_template.jinja"), "plain");
+        assertEquals("plain", render(null));
+        assertEquals("clock", render(List.of(Map.of("name", "clock"))));
+        Files.writeString(additional.resolve("default.jinja"), "first");
+        assertEquals("first", render(null));
     }
 
     @Test

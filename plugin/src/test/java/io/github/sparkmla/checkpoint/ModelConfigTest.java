@@ -143,7 +143,7 @@ class ModelConfigTest {
                 folder.resolve("config.json"),
                 new ObjectMapper()
                         .readTree("{\"quantization_config\": {\"activation_scheme\": \"dynamic\", \"fmt\": \"e4m3\","
-                                + " \"quant_method\": \"fp8\", \"weight_block_size\": [128, 64]}}"));
-        assertEquals(new ModelConfig.Fp8(128, 64), ModelConfig.load(folder).fp8());
+                                + " \"quant_method\": \"fp8\", \"weight_block_size\": [64, 64]}}"));
+        assertEquals(new ModelConfig.Fp8(64), ModelConfig.load(folder).fp8());
     }
 }

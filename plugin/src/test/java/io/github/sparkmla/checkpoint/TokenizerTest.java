@@ -86,6 +86,11 @@ class TokenizerTest {
                 Path copy = Models.copy(Models.TINY_V3, Files.createTempDirectory(folder, "variant"));
                 Models.change(copy.resolve("tokenizer.json"), entry.get("tokenizer_json"));
                 Models.change(copy.resolve("tokenizer_config.json"), entry.get("tokenizer_config"));
+                if (!entry.get("added_tokens").isEmpty()) {
+                    Files.writeString(
+                            copy.resolve("added_tokens.json"),
+                            entry.get("added_tokens").toString());
+                }
                 try (Tokenizer tokenizer = Tokenizer.open(copy)) {
                     assertText(entry, tokenizer);
                 }
@@ -96,7 +101,7 @@ class TokenizerTest {
                         .forEach((name, text) -> assertEquals(named.path(name).asText(), text));
             }));
         }
-        assertEquals(13, tests.size());
+        assertEquals(19, tests.size());
         return tests;
     }
 

@@ -25,7 +25,8 @@ class GoldenTest {
 
     /** Random weights under rules that the two above do not use; see make_checkpoints.py. */
     @ParameterizedTest
-    @ValueSource(strings = {"tiny-v2", "tiny-moonlight", "tiny-v3-mscale", "tiny-k2", "tiny-glm", "tiny-fp8"})
+    @ValueSource(
+            strings = {"tiny-v2", "tiny-moonlight", "tiny-v3-mscale", "tiny-k2", "tiny-glm", "tiny-fp8", "tiny-odd"})
     void everyRuleOfTheModels(String name) throws Exception {
         assertEquals(6, compare(Path.of("src/test/resources/models", name)));
     }

@@ -73,6 +73,9 @@ final class Attributes {
             Object hash = Values.isHashable(key) ? values.hashKey(key) : ABSENT;
             return dict.contains(hash) ? dict.get(hash) : ABSENT;
         }
+        if (object instanceof PyTypes.Markup && Numbers.isInt(key)) {
+            throw JinjaException.unsupported("the look-up of a number in text marked as safe");
+        }
         boolean indexed = object instanceof String
                 || object instanceof List
                 || object instanceof PyTypes.Tuple

@@ -121,7 +121,7 @@ final class Filters {
             case "e", "escape", "forceescape" -> {
                 arguments.positionalOnly(name, 0, 0);
                 boolean keep = value instanceof PyTypes.Markup && !name.equals("forceescape");
-                yield keep ? value : new PyTypes.Markup(escape(values.str(value)));
+                yield keep ? value : PyTypes.Markup.escaped(values.str(value));
             }
             case "safe" -> {
                 arguments.positionalOnly(name, 0, 0);
@@ -140,14 +140,6 @@ final class Filters {
             return attributes.attributeOnly(value, text);
         }
         throw JinjaException.error("attribute name must be string, not '" + PyTypes.name(name) + "'");
-    }
-
-    private static String escape(String text) {
-        return text.replace("&", "&amp;")
-                .replace(">", "&gt;")
-                .replace("<", "&lt;")
-                .replace("'", "&#39;")
-                .replace("\"", "&#34;");
     }
 
     private Object text(String name, Object value, Arguments arguments) {

@@ -29,6 +29,9 @@ final class Operators {
             return Numbers.arithmetic(operator, left, right);
         }
         if (left instanceof PyTypes.Markup || right instanceof PyTypes.Markup) {
+            if (operator.equals("+") && isText(left) && isText(right)) {
+                return safeSum(left, right);
+            }
             throw JinjaException.unsupported("the operator " + operator + " on text marked as safe");
         }
         if (operator.equals("%") && left instanceof String format) {
@@ -58,6 +61,22 @@ final class Operators {
         }
         throw JinjaException.error("unsupported operand type(s) for " + operator + ": '" + PyTypes.name(left)
                 + "' and '" + PyTypes.name(right) + "'");
+    }
+
+    private static boolean isText(Object value) {
+        return value instanceof String || value instanceof PyTypes.Markup;
+    }
+
+    /** Text that is added to text marked as safe is escaped. */
+    private PyTypes.Markup safeSum(Object left, Object right) {
+        String a = safe(left);
+        String b = safe(right);
+        values.limits.allocate((long) a.length() + b.length());
+        return new PyTypes.Markup(a + b);
+    }
+
+    private static String safe(Object text) {
+        return (text instanceof PyTypes.Markup markup ? markup : PyTypes.Markup.escaped((String) text)).text();
     }
 
     private Object add(Object left, Object right) {

@@ -129,8 +129,20 @@ final class PyTypes {
     /** Attributes that can be set; the one value that changes. */
     record Namespace(Dict attributes) {}
 
-    /** A string marked as safe: prints as it is, but Python would escape what is joined to it, so that is refused. */
-    record Markup(String text) {}
+    /**
+     * A string marked as safe: prints as it is. Python escapes what is added to it; what else it does with such a string
+     * is refused.
+     */
+    record Markup(String text) {
+        /** Text with the characters that mean something in HTML escaped. */
+        static Markup escaped(String text) {
+            return new Markup(text.replace("&", "&amp;")
+                    .replace(">", "&gt;")
+                    .replace("<", "&lt;")
+                    .replace("'", "&#39;")
+                    .replace("\"", "&#34;"));
+        }
+    }
 
     /** Goes through its values round and round. */
     static final class Cycler {

@@ -88,9 +88,8 @@ final class Tests {
             case "even" -> isZero(operators.binary("%", value, 2L));
             case "defined" -> !(value instanceof Undefined);
             case "undefined" -> value instanceof Undefined;
-            case "filter" ->
-                Values.isHashable(value) && value instanceof String filter && Filters.NAMES.contains(filter);
-            case "test" -> Values.isHashable(value) && value instanceof String test && NAMES.contains(test);
+            case "filter" -> values.hashKey(value) instanceof String filter && Filters.NAMES.contains(filter);
+            case "test" -> values.hashKey(value) instanceof String test && NAMES.contains(test);
             case "none" -> value == null;
             case "boolean" -> value instanceof Boolean;
             case "false" -> Boolean.FALSE.equals(value);
