@@ -35,23 +35,29 @@ std::string unsupported(const mla_decode_args &args) {
   return "";
 }
 
-template <int kCluster, Splits kSplits>
+template <int kCluster, Splits kSplits, int kSlices = 1>
 cudaError_t launch_decode(const DecodeShape &shape, const DecodeMaps &maps, const DecodeParams &params,
                           cudaStream_t stream) {
-  auto kernel = decode_kernel<kCluster, kSplits>;
+  auto kernel = decode_kernel<kCluster, kSplits, kSlices>;
   cudaError_t status =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(DecodeSmem));
   if (status != cudaSuccess) return status;
-  Launch launch(dim3(shape.tiles, shape.parts), kDecodeThreads, sizeof(DecodeSmem), stream);
+  Launch launch(dim3(shape.tiles * kSlices, shape.parts), kDecodeThreads, sizeof(DecodeSmem), stream);
   if (kCluster > 1) launch.set_cluster(kCluster);
   return cudaLaunchKernelEx(&launch.config, kernel, maps, params);
 }
 
-// Measured: docs/kernels.md. By the heads alone, so that the number of queries does not matter either.
-SplitRule deterministic_rule(int heads) {
-  if (heads > 64) return {24, 2, 48};
-  if (heads > 32) return {16, 3, 96};
+// Measured: docs/kernels.md.
+SplitRule deterministic_rule(int heads, int rows) {
+  if (heads > 64) return {24, 2, 64};
+  if (rows > kWarpRows) return {24, 2, 128};
   return {10, 4, 32};
+}
+
+// How many blocks share the columns of a split, so that few splits have more of the multiprocessors: 4, 2 or 1.
+int few_slices(const DecodeShape &shape, int multiprocessors) {
+  const int64_t blocks = static_cast<int64_t>(shape.batch) * shape.most_splits * shape.tiles;
+  return blocks * 4 <= multiprocessors ? 4 : blocks * 2 <= multiprocessors ? 2 : 1;
 }
 
 }  // namespace
@@ -74,9 +80,14 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.split_overhead = !many_rows ? 3 : deterministic ? 4 : 2;
   shape.least_steps = many_rows ? 3 : 1;
   shape.least_piece = 2;
-  shape.rule = deterministic ? deterministic_rule(args.heads) : SplitRule{};
+  shape.rule = deterministic ? deterministic_rule(args.heads, shape.rows) : SplitRule{};
   shape.most_splits = deterministic ? shape.rule.most_splits(steps_of(args.max_len)) : 0;
   shape.slots = deterministic ? static_cast<int64_t>(args.batch) * shape.most_splits : int64_t{2} * shape.parts;
+  shape.slices = deterministic ? few_slices(shape, multiprocessors) : 1;
+  if (shape.slices > 1) {
+    shape.cluster = 1;
+    shape.parts = std::max(1, multiprocessors / (shape.tiles * shape.slices));
+  }
   // Where a part has about one sequence or more, most of what is cut is in two, and one half is there long before the other.
   shape.joins = !deterministic && args.batch * 4 >= shape.parts * 3;
   return shape;
@@ -102,6 +113,8 @@ DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape
   params.seq_lens = static_cast<const int32_t *>(args.seq_lens.data);
   auto *parts = static_cast<PlanPart *>(args.tiles.data);
   params.parts = parts;
+  params.runs = reinterpret_cast<const PlanRun *>(parts + shape.parts);
+  params.jobs = reinterpret_cast<const PlanJob *>(params.runs + shape.runs());
   params.flags = reinterpret_cast<uint32_t *>(parts + shape.parts);
   params.out = static_cast<__nv_bfloat16 *>(args.out.data);
   params.lse = static_cast<float *>(args.lse.data);
@@ -122,7 +135,7 @@ DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape
 cudaError_t launch_combine(const DecodeShape &shape, const DecodeParams &params, cudaStream_t stream) {
   const int jobs = shape.rule.fixed() ? shape.batch : std::min(shape.batch, shape.parts);
   const int64_t rows = static_cast<int64_t>(shape.rows) * jobs;
-  const int resident = shape.parts * shape.tiles * kCombineBlocksPerMultiprocessor;  // blocks that run at once
+  const int resident = shape.parts * shape.tiles * shape.slices * kCombineBlocksPerMultiprocessor;  // blocks that run at once
   auto combine = [&](auto kernel, int items, int block_items) {
     const int blocks = (items + block_items - 1) / block_items;
     Launch launch(dim3(blocks, std::clamp(resident / blocks, 1, jobs)), kCombineWarps * 32, 0, stream);
@@ -183,6 +196,8 @@ mla_status decode(const mla_decode_args &args, int multiprocessors, cudaStream_t
   auto launch = [&](auto cluster) {
     constexpr int kCluster = decltype(cluster)::value;
     if (shape.joins) return launch_decode<kCluster, Splits::kJoined>(shape, maps, params, stream);
+    if (shape.slices == 4) return launch_decode<1, Splits::kByRule, 4>(shape, maps, params, stream);
+    if (shape.slices == 2) return launch_decode<1, Splits::kByRule, 2>(shape, maps, params, stream);
     if (shape.rule.fixed()) return launch_decode<kCluster, Splits::kByRule>(shape, maps, params, stream);
     return launch_decode<kCluster, Splits::kCombined>(shape, maps, params, stream);
   };

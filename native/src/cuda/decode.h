@@ -12,7 +12,7 @@
 
 namespace mla::cuda {
 
-constexpr int kMaxPlanBatch = 32 * 1024;  // sequences of one plan: six bytes each in shared memory
+constexpr int kMaxPlanBatch = 32 * 1024;  // sequences of one plan: four bytes each in shared memory
 
 // How a call is laid out on the device.
 struct DecodeShape {
@@ -20,7 +20,8 @@ struct DecodeShape {
   int rows;               // query rows of a sequence: s_q * heads, query-major
   int tiles;              // 64-row tiles of them, a thread block each
   int cluster;            // thread blocks that share what they read from the cache: 1 or 2
-  int parts;              // workers; the grid is tiles x parts
+  int slices;             // thread blocks that share the columns of a tile's result: 1, 2 or 4
+  int parts;              // workers; the grid is tiles x slices x parts
   int sequence_overhead;  // cost of the queries of a sequence, in steps of 32 keys
   int split_overhead;     // and of the outputs of a split of it
   int least_steps;        // no part is cut smaller: a partial result costs, too
@@ -29,15 +30,20 @@ struct DecodeShape {
   int most_splits;        // of a sequence, by the rule
   int64_t slots;          // of partial results in the workspace
   bool joins;             // the decode kernel itself joins the splits of a sequence, else a kernel after it
-  // Rows of `tiles`: the parts, then a flag for each part and tile, see DecodeParams.
+  // Rows of `tiles`: the parts, then a flag for each part and tile, see DecodeParams; or the parts' runs and jobs.
   int flags() const { return parts * tiles; }
-  int plan_rows() const { return parts + (flags() + 7) / 8; }
+  // Splits of full size of a sequence make a run, and one more where a part ends; each other split is one.
+  int runs() const { return batch * (1 + rule.short_splits) + parts; }
+  int plan_rows() const { return parts + (rule.fixed() ? (2 * runs() + batch + 3) / 4 : (flags() + 7) / 8); }
 };
 DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors);
 int64_t workspace_floats(const DecodeShape &shape);
 
+// By load, and by the split rule.
 cudaError_t launch_plan(const DecodeShape &shape, const int32_t *seq_lens, int32_t *tiles, int32_t *splits,
                         cudaStream_t stream);
+cudaError_t launch_rule_plan(const DecodeShape &shape, const int32_t *seq_lens, int32_t *tiles, int32_t *splits,
+                             cudaStream_t stream);
 
 // Both return MLA_OK, MLA_UNSUPPORTED (nothing was done) or MLA_DEVICE_ERROR, with the reason in `error`.
 mla_status plan(const mla_plan_args &args, const mla_tensor &seq_lens, mla_tensor &tiles, mla_tensor &splits,

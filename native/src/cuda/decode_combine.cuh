@@ -16,7 +16,7 @@ __device__ __forceinline__ float4 weighted_sum(float4 sum, float weight, uint2 h
   return make_float4(sum.x + weight * v.x, sum.y + weight * v.y, sum.z + weight * w.x, sum.w + weight * w.y);
 }
 
-// A sequence whose splits are to be joined; one split or none: nothing to do.
+// A sequence whose splits are to be joined; none: there are no more.
 struct CombineJob {
   int seq, splits;
   int first_slot, second_slot;  // of its partial results; from the second on they are `stride` apart
@@ -26,8 +26,9 @@ struct CombineJob {
 
 __device__ __forceinline__ CombineJob combine_job(const DecodeParams &p, int index) {
   if (p.rule.fixed()) {
-    const int slot = index * p.most_splits;
-    return {index, p.rule.splits(steps_of(__ldg(p.seq_lens + index))), slot, slot + 1, 1};
+    const PlanJob &job = p.jobs[index];
+    const int slot = job.seq * p.most_splits;
+    return {job.seq, job.splits, slot, slot + 1, 1};
   }
   const PlanPart &row = p.parts[index];
   return {row.combine_seq, row.combine_seq < 0 ? 0 : row.combine_splits, starting_slot(row.combine_part),
@@ -80,7 +81,7 @@ __global__ void __launch_bounds__(kCombineWarps * 32, kCombineBlocksPerMultiproc
 
   for (int index = blockIdx.y; index < jobs; index += gridDim.y) {
     if (index != static_cast<int>(blockIdx.y)) job = combine_job(p, index);
-    if (job.splits < 2) continue;
+    if (job.splits == 0) return;
     struct Values {
       uint2 slices[kWidth];  // four F16 each
       float scales[kWidth];

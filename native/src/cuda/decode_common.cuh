@@ -19,6 +19,8 @@ struct DecodeParams {
   int64_t table_stride;
   const int32_t *seq_lens;
   const PlanPart *parts;
+  const PlanRun *runs;  // by the split rule: the runs of all parts,
+  const PlanJob *jobs;  // and the sequences to be combined
   uint32_t *flags;  // [parts, tiles]: 1 when the partial result that an earlier part takes in is there; its reader clears it
   __nv_bfloat16 *out;  // [batch, rows, 512]
   float *lse;          // [batch, heads, s_q]
@@ -132,33 +134,54 @@ struct HalfScale {
   }
 };
 
+// How a part lists its work: by load, by the split rule, or as the call says.
+enum class Walk { kByLoad, kByRule, kEither };
+
 // Walks the shares of a part; every role walks by itself.
-class ShareWalk {
+template <Walk kWalk>
+class PartWalk {
  public:
-  __device__ ShareWalk(const PlanPart &part, const DecodeParams &p)
-      : part_(part), p_(p), seq_(part.first_seq), step_(part.first_step), length_(part.first_len) {}
-  __device__ bool done() const { return seq_ > part_.last_seq; }
-  __device__ Share take() { return next(p_.rule.fixed() ? p_.rule.split_steps(steps_of(length_)) : INT_MAX / 2); }
+  __device__ PartWalk(const PlanPart &part, const DecodeParams &p)
+      : part_(part), p_(p), seq_(part.first_seq), step_(part.first_step), length_(part.first_len), end_(part.end_step),
+        at_(by_rule() ? part.first_run : part.first_seq) {}
+  __device__ bool done() const { return at() > part_.last; }
+  __device__ Share take() { return next(by_rule() ? p_.rule.split_steps(steps_of(length_)) : INT_MAX / 2); }
   // All that the part has of the next sequence as if it were one share.
   __device__ Share take_sequence() { return next(INT_MAX / 2); }
 
  private:
+  __device__ bool by_rule() const { return kWalk == Walk::kEither ? p_.rule.fixed() : kWalk == Walk::kByRule; }
+  __device__ int at() const { return kWalk == Walk::kByLoad ? seq_ : at_; }
   __device__ Share next(int steps) {
-    const int end = seq_ == part_.last_seq ? part_.end_step : steps_of(length_);
-    const Share share = {seq_, length_, step_, min(end, step_ + steps),
-                         step_ > (seq_ == part_.first_seq ? part_.first_step : 0)};
+    const int end = by_rule() ? end_ : at() == part_.last ? part_.end_step : steps_of(length_);
+    const Share share = {seq_, length_, step_, min(end, step_ + steps), continues_};
     step_ = share.end_step;
-    if (step_ < end) return share;
+    continues_ = step_ < end;
+    if (continues_) return share;
+    ++at_;
+    if (by_rule()) {
+      if (!done()) load(p_.runs + at_);
+      return share;
+    }
     ++seq_;
     step_ = 0;
     if (!done()) length_ = __ldg(p_.seq_lens + seq_);
     return share;
   }
+  __device__ void load(const PlanRun *run) {
+    const int4 v = __ldg(reinterpret_cast<const int4 *>(run));
+    seq_ = v.x, length_ = v.y, step_ = v.z, end_ = v.w;
+  }
 
   const PlanPart &part_;
   const DecodeParams &p_;
   int seq_, step_, length_;  // where the next share starts
+  int end_;                  // by rule: of this run
+  int at_;                   // run, or sequence
+  bool continues_ = false;
 };
+
+using ShareWalk = PartWalk<Walk::kEither>;
 
 // Tells every block of the cluster that this warp is done with a place of a ring: each block feeds the rings of all.
 template <int kCluster>

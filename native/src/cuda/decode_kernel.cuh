@@ -17,6 +17,9 @@ namespace mla::cuda {
 // deterministic plan's rule, a part has several splits of one sequence, and the combine kernel joins them.
 enum class Splits { kJoined, kCombined, kByRule };
 
+template <Splits kSplits>
+using WalkOf = PartWalk<kSplits == Splits::kByRule ? Walk::kByRule : Walk::kByLoad>;
+
 // ---- copy -------------------------------------------------------------------------------------------------------------
 
 constexpr int kQueryStages = kTileRows / kStepTokens;  // that the queries of a sequence take
@@ -83,9 +86,9 @@ __device__ __forceinline__ int early_steps(const Share &share, const DecodeParam
 }
 
 // Loads the keys of these steps into the stages behind the first queries'. Returns how many they are.
-template <int kCluster>
+template <int kCluster, Splits kSplits>
 __device__ __forceinline__ int load_early(const Loader<kCluster> &loader, const DecodeSmem &smem, const DecodeParams &p) {
-  ShareWalk walk(smem.part, p);
+  WalkOf<kSplits> walk(smem.part, p);
   if (walk.done()) return 0;
   const Share share = walk.take();
   const int steps = early_steps(share, p), lane = threadIdx.x % 32;
@@ -115,7 +118,7 @@ template <int kCluster, Splits kSplits>
 __device__ __forceinline__ void prefetch_role(const DecodeSmem &smem, const DecodeParams &p, int tile) {
   constexpr int kAhead = kSplits == Splits::kJoined ? 7 : 2;  // steps; measured: docs/kernels.md
   constexpr int kShare = kStepTokens / kCluster;              // of a step's keys
-  ShareWalk walk(smem.part, p);
+  WalkOf<kSplits> walk(smem.part, p);
   if (walk.done()) return;
   const Share share = walk.take();
   if (share.empty()) return;
@@ -135,12 +138,12 @@ template <int kCluster, Splits kSplits>
 __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &maps, const DecodeParams &p, int tile) {
   const int lane = threadIdx.x % 32;
   const Loader<kCluster> loader(smem, maps, tile);
-  int early = load_early<kCluster>(loader, smem, p);
+  int early = load_early<kCluster, kSplits>(loader, smem, p);
   sm90::wait_for_previous_kernel();
   sm90::launch_dependents();
 
   RingPosition<kStages> ring;
-  for (ShareWalk walk(smem.part, p); !walk.done();) {
+  for (WalkOf<kSplits> walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
     if (lane == 0 && share.takes_queries()) loader.load_queries(ring, share.seq);
@@ -218,7 +221,7 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
   uint32_t sum_parity = 0;
   Queries q;
 
-  for (ShareWalk walk(smem.part, p); !walk.done();) {
+  for (WalkOf<kSplits> walk(smem.part, p); !walk.done();) {
     const Share share = walk.take_sequence();
     const RowState none = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
     RowState rows = none;
@@ -254,10 +257,12 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
 constexpr uint32_t kValueSync = kScoreSync + 1;  // ids of the value warpgroups' own barriers: this one and the next
 
 // The last block's keys past the sequence's end may hold anything, NaN too: 0 x NaN must not reach O.
+template <int kColumns = kValueColumns>
 __device__ __forceinline__ void clear_unused_keys(uint8_t *columns, int used, uint32_t sync_id) {
-  const int thread = threadIdx.x % 128;
-  for (int row = used + thread / 32; row < kStepTokens; row += 4) {
-    const int atom = row / kAtomKeys * kAtomRowBytes + thread % 32 / 8 * kAtomBytes, piece = thread % 8;
+  constexpr int kPieces = kColumns / 8;  // of a row, 16 bytes each
+  for (int i = threadIdx.x % 128; i < (kStepTokens - used) * kPieces; i += 128) {
+    const int row = used + i / kPieces, piece = i % 8;
+    const int atom = row / kAtomKeys * kAtomRowBytes + i % kPieces / 8 * kAtomBytes;
     *reinterpret_cast<int4 *>(columns + atom + row % kAtomKeys * 128 + piece * 16) = make_int4(0, 0, 0, 0);
   }
   sm90::fence_async_proxy();
@@ -321,9 +326,13 @@ __device__ __forceinline__ void store_output(const float (&o)[64], const ShareRo
   store(p.partial_out, first_row, [](float low, float high) { return sm90::pack_f16(low, high); });
 }
 
-template <int kCluster, Splits kSplits>
-__device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams &p, int tile,
-                                           int side) {
+// Of kSlices blocks that have the same tile and part each has as many of the columns of O, so that a split takes less time where
+// there are fewer splits than multiprocessors. S and P are the same in all of them.
+template <int kCluster, Splits kSplits, int kSlices>
+__device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams &p, int tile, int slice, int side) {
+  constexpr bool kNarrow = kSlices > 1;  // 128 columns: `left` only
+  constexpr int kColumns = kNarrow ? kValueColumns / 2 : kValueColumns;
+  const int column = slice * (kValueDim / kSlices) + side * kColumns;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   RingPosition<kStages> ring;
   RingPosition<kSlots> slots;
@@ -331,7 +340,7 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
   float left[64], right[64];  // columns of O
   const uint64_t p_rows = sm90::swizzled_descriptor(sm90::smem_address(smem.probabilities), 0);
 
-  for (ShareWalk walk(smem.part, p); !walk.done();) {
+  for (WalkOf<kSplits> walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
 #pragma unroll
     for (int i = 0; i < 64; ++i) left[i] = right[i] = 0.0f;
@@ -340,7 +349,7 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
       ring.next();
     }
     for (int step = share.first_step; step < share.end_step; ++step) {
-      uint8_t *columns = smem.stages[ring.place] + side * (kValueColumns / 64) * kAtomBytes;
+      uint8_t *columns = smem.stages[ring.place] + column / 64 * kAtomBytes;
       sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
       sm90::barrier_wait(sm90::smem_address(&smem.p_full[slots.place]), slots.parity);
       if (smem.must_rescale[slots.place][warp]) {
@@ -349,26 +358,28 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
 #pragma unroll
         for (int i = 0; i < 64; ++i) {
           left[i] *= i / 2 % 2 ? lower : upper;
-          right[i] *= i / 2 % 2 ? lower : upper;
+          if constexpr (!kNarrow) right[i] *= i / 2 % 2 ? lower : upper;
         }
       }
       const int used = share.length - step * kStepTokens;
-      if (used < kStepTokens) clear_unused_keys(columns, used, kValueSync + side);
+      if (used < kStepTokens) clear_unused_keys<kColumns>(columns, used, kValueSync + side);
       const uint64_t values = sm90::swizzled_descriptor(sm90::smem_address(columns), kAtomBytes, kAtomRowBytes);
       const uint64_t weights = sm90::advance(p_rows, slots.place * (kStepTokens * 2));
       sm90::hold(left);
-      sm90::hold(right);
+      if constexpr (!kNarrow) sm90::hold(right);
       sm90::wgmma_fence();
 #pragma unroll
       for (int k = 0; k < kStepTokens / 16; ++k) {
         sm90::wgmma_m64n128k16_t(left, sm90::advance(weights, k * 32), sm90::advance(values, k * 2 * kAtomRowBytes));
-        sm90::wgmma_m64n128k16_t(right, sm90::advance(weights, k * 32),
-                                 sm90::advance(values, 2 * kAtomBytes + k * 2 * kAtomRowBytes));
+        if constexpr (!kNarrow) {
+          sm90::wgmma_m64n128k16_t(right, sm90::advance(weights, k * 32),
+                                   sm90::advance(values, 2 * kAtomBytes + k * 2 * kAtomRowBytes));
+        }
       }
       sm90::wgmma_commit();
       sm90::wgmma_wait<0>();
       sm90::hold(left);
-      sm90::hold(right);
+      if constexpr (!kNarrow) sm90::hold(right);
       sm90::barrier_arrive(sm90::smem_address(&smem.p_empty[slots.place]));
       if (lane == 0) release<kCluster>(smem.empty[ring.place], 1);
       slots.next();
@@ -398,9 +409,34 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
       }
       whole = true;
     }
-    if (side == 0) store_lse(p, share, tile, rows, whole);
-    store_output(left, rows, whole, p, share, tile, side * kValueColumns);
-    store_output(right, rows, whole, p, share, tile, side * kValueColumns + kValueColumns / 2);
+    if (column == 0) store_lse(p, share, tile, rows, whole);
+    store_output(left, rows, whole, p, share, tile, column);
+    if constexpr (!kNarrow) store_output(right, rows, whole, p, share, tile, column + kValueColumns / 2);
+  }
+}
+
+// Instead of value_role for a warpgroup that has no columns: it only agrees to everything.
+template <Splits kSplits>
+__device__ __forceinline__ void idle_role(DecodeSmem &smem, const DecodeParams &p) {
+  RingPosition<kStages> ring;
+  RingPosition<kSlots> slots;
+  uint32_t sum_parity = 0;
+  for (WalkOf<kSplits> walk(smem.part, p); !walk.done();) {
+    const Share share = walk.take();
+    if (share.takes_queries()) {
+      ring.next();
+      ring.next();
+    }
+    for (int step = share.first_step; step < share.end_step; ++step) {
+      sm90::barrier_wait(sm90::smem_address(&smem.p_full[slots.place]), slots.parity);
+      sm90::barrier_arrive(sm90::smem_address(&smem.p_empty[slots.place]));
+      if (threadIdx.x % 32 == 0) release<1>(smem.empty[ring.place], 1);
+      slots.next();
+      ring.next();
+    }
+    sm90::barrier_wait(sm90::smem_address(&smem.sum_full), sum_parity);
+    sum_parity ^= 1;
+    sm90::barrier_arrive(sm90::smem_address(&smem.sum_empty));
   }
 }
 
@@ -424,13 +460,15 @@ __device__ __forceinline__ void init_barriers(DecodeSmem &smem) {
   sm90::barrier_init_fence();
 }
 
-// Grid: (tiles, parts); the tiles of a cluster are neighbours.
-template <int kCluster, Splits kSplits>
+// Grid: (tiles x slices, parts); the tiles of a cluster are neighbours.
+template <int kCluster, Splits kSplits, int kSlices>
 __global__ void __launch_bounds__(kDecodeThreads, 1)
     decode_kernel(const __grid_constant__ DecodeMaps maps, const __grid_constant__ DecodeParams p) {
   extern __shared__ __align__(1024) uint8_t raw_smem[];
   DecodeSmem &smem = *reinterpret_cast<DecodeSmem *>(raw_smem);
-  const int tile = blockIdx.x, part = kSplits == Splits::kJoined ? joined_part(blockIdx.y) : blockIdx.y;
+  static_assert(kCluster == 1 || kSlices == 1, "slices are for few sequences, clusters for many");
+  const int tile = blockIdx.x / kSlices, slice = blockIdx.x % kSlices;
+  const int part = kSplits == Splits::kJoined ? joined_part(blockIdx.y) : blockIdx.y;
   const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);
   if (threadIdx.x == 0) {
     sm90::prefetch_tensor_map(&maps.queries);
@@ -455,7 +493,8 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
   } else {
     sm90::take_registers<160>();
     sm90::wait_for_previous_kernel();
-    value_role<kCluster, kSplits>(smem, p, tile, warpgroup - 1);
+    if (kSlices == 4 && warpgroup == 2) idle_role<kSplits>(smem, p);
+    else value_role<kCluster, kSplits, kSlices>(smem, p, tile, slice, warpgroup - 1);
   }
   if (kCluster > 1) sm90::cluster_sync();  // a block's shared memory must outlive its peer's copies and arrivals
 }

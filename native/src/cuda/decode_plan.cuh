@@ -32,18 +32,18 @@ __host__ __device__ inline int quotient(int a, int b) {
 __host__ __device__ inline int quotient_up(int a, int b) { return quotient(a + b - 1, b); }
 
 // How the deterministic plan splits a sequence, by its own length alone, so that its result does not depend on its
-// neighbours: evenly, so that no split is longer than long_steps, and a short sequence into up to short_splits of at
-// least about short_steps. All zero: the plan cuts wherever the load of the workers asks for it.
+// neighbours: a short one evenly into up to short_splits of at least about short_steps, a longer one into splits of long_steps
+// and what is left over. All zero: the plan cuts wherever the load of the workers asks for it.
 struct SplitRule {
   int short_steps, short_splits, long_steps;
 
   __host__ __device__ bool fixed() const { return long_steps > 0; }
   // Steps of each split but the last, which may have fewer; at least 1.
   __host__ __device__ int split_steps(int steps) const {
-    int few = quotient_up(steps, short_steps), many = quotient_up(steps, long_steps);
+    int few = quotient_up(steps, short_steps);
     few = few < short_splits ? few : short_splits;
-    const int splits = few > many ? few : many;
-    return splits > 1 ? quotient_up(steps, splits) : steps > 1 ? steps : 1;
+    if (steps > few * long_steps) return long_steps;
+    return few > 1 ? quotient_up(steps, few) : steps > 1 ? steps : 1;
   }
   // At least 1: an empty sequence is one empty split.
   __host__ __device__ int splits(int steps) const {
@@ -56,16 +56,29 @@ struct SplitRule {
   }
 };
 
-// One row of `tiles`: the work of one worker (the thread blocks that share a part), from (first_seq, first_step) to
-// (last_seq, end_step); first_seq > last_seq when there is none. The plan by load also says how many splits of first_seq
-// lie before the part, and how many of last_seq after it. Beside it, and not connected with it, row j holds the
-// j-th sequence that has been cut (combine_seq, or -1 when there are fewer), in how many splits, and the part that has
-// the first of them; the deterministic plan, whose splits follow from the lengths, does without.
+// Consecutive steps of one sequence in one part; by the split rule they are whole splits.
+struct alignas(16) PlanRun {
+  int32_t seq, length, first_step, end_step;
+};
+
+// By the split rule: a sequence of several splits.
+struct alignas(8) PlanJob {
+  int32_t seq, splits;
+};
+
+// One row of `tiles`: the work of one worker (the thread blocks that share a part). By load: from (first_seq, first_step) to
+// (last, end_step), nothing when first_seq > last; how many splits of first_seq lie before the part, and how many of `last`
+// after it. Beside it, and not connected with it, row j holds the j-th sequence that has been cut (combine_seq, or -1 when there
+// are fewer), in how many splits, and the part that has the first of them. By the split rule: the runs first_run to `last` of a
+// list behind the rows, none when first_run > last; the first is in the row as well. Behind the runs are the sequences to be
+// combined, in any order; the first of no splits ends them.
 struct alignas(16) PlanPart {
-  int32_t first_seq, first_step, last_seq, end_step;
+  int32_t first_seq, first_step, last, end_step;
   int32_t first_len;  // length of first_seq: saves the kernel's start one dependent load
   int16_t splits_before, splits_after;
-  int32_t combine_seq;
+  union {
+    int32_t combine_seq, first_run;
+  };
   int16_t combine_splits, combine_part;
 };
 static_assert(sizeof(PlanPart) == 32, "a row of tiles is eight int32");
