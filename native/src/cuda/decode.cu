@@ -54,10 +54,10 @@ SplitRule deterministic_rule(int heads, int rows) {
   return {10, 4, 32};
 }
 
-// How many blocks share the columns of a split, so that few splits have more of the multiprocessors: 4, 2 or 1.
+// How many blocks share the columns of a split, so that few splits have more of the multiprocessors: 2 or 1.
 int few_slices(const DecodeShape &shape, int multiprocessors) {
   const int64_t blocks = static_cast<int64_t>(shape.batch) * shape.most_splits * shape.tiles;
-  return blocks * 4 <= multiprocessors ? 4 : blocks * 2 <= multiprocessors ? 2 : 1;
+  return blocks * 2 <= multiprocessors ? 2 : 1;
 }
 
 }  // namespace
@@ -75,8 +75,10 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.cluster = shape.tiles % 2 == 0 && (args.max_len > kLongSequence || args.batch > kFewSequences) ? 2 : 1;
   shape.parts = std::max(1, multiprocessors / shape.tiles);
   const bool deterministic = args.flags & MLA_PLAN_DETERMINISTIC;
+  // Where a part has about one sequence or more, most of what is cut is in two, and one half is there long before the other.
+  shape.joins = !deterministic && args.batch * 4 >= shape.parts * 3;
   // All measured: docs/kernels.md.
-  shape.sequence_overhead = many_rows ? (deterministic ? 4 : 3) : deterministic ? 1 : 0;
+  shape.sequence_overhead = many_rows ? (deterministic ? 4 : 3) : shape.joins ? 0 : 1;
   shape.split_overhead = !many_rows ? 3 : deterministic ? 4 : 2;
   shape.least_steps = many_rows ? 3 : 1;
   shape.least_piece = 2;
@@ -88,8 +90,6 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
     shape.cluster = 1;
     shape.parts = std::max(1, multiprocessors / (shape.tiles * shape.slices));
   }
-  // Where a part has about one sequence or more, most of what is cut is in two, and one half is there long before the other.
-  shape.joins = !deterministic && args.batch * 4 >= shape.parts * 3;
   return shape;
 }
 
@@ -196,7 +196,6 @@ mla_status decode(const mla_decode_args &args, int multiprocessors, cudaStream_t
   auto launch = [&](auto cluster) {
     constexpr int kCluster = decltype(cluster)::value;
     if (shape.joins) return launch_decode<kCluster, Splits::kJoined>(shape, maps, params, stream);
-    if (shape.slices == 4) return launch_decode<1, Splits::kByRule, 4>(shape, maps, params, stream);
     if (shape.slices == 2) return launch_decode<1, Splits::kByRule, 2>(shape, maps, params, stream);
     if (shape.rule.fixed()) return launch_decode<kCluster, Splits::kByRule>(shape, maps, params, stream);
     return launch_decode<kCluster, Splits::kCombined>(shape, maps, params, stream);

@@ -415,31 +415,6 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
   }
 }
 
-// Instead of value_role for a warpgroup that has no columns: it only agrees to everything.
-template <Splits kSplits>
-__device__ __forceinline__ void idle_role(DecodeSmem &smem, const DecodeParams &p) {
-  RingPosition<kStages> ring;
-  RingPosition<kSlots> slots;
-  uint32_t sum_parity = 0;
-  for (WalkOf<kSplits> walk(smem.part, p); !walk.done();) {
-    const Share share = walk.take();
-    if (share.takes_queries()) {
-      ring.next();
-      ring.next();
-    }
-    for (int step = share.first_step; step < share.end_step; ++step) {
-      sm90::barrier_wait(sm90::smem_address(&smem.p_full[slots.place]), slots.parity);
-      sm90::barrier_arrive(sm90::smem_address(&smem.p_empty[slots.place]));
-      if (threadIdx.x % 32 == 0) release<1>(smem.empty[ring.place], 1);
-      slots.next();
-      ring.next();
-    }
-    sm90::barrier_wait(sm90::smem_address(&smem.sum_full), sum_parity);
-    sum_parity ^= 1;
-    sm90::barrier_arrive(sm90::smem_address(&smem.sum_empty));
-  }
-}
-
 // ---- kernel -----------------------------------------------------------------------------------------------------------
 
 template <int kCluster>
@@ -493,8 +468,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
   } else {
     sm90::take_registers<160>();
     sm90::wait_for_previous_kernel();
-    if (kSlices == 4 && warpgroup == 2) idle_role<kSplits>(smem, p);
-    else value_role<kCluster, kSplits, kSlices>(smem, p, tile, slice, warpgroup - 1);
+    value_role<kCluster, kSplits, kSlices>(smem, p, tile, slice, warpgroup - 1);
   }
   if (kCluster > 1) sm90::cluster_sync();  // a block's shared memory must outlive its peer's copies and arrivals
 }
