@@ -45,7 +45,8 @@ struct ClusterSmem {
   float rescale[kRows], maximum[kRows];
   int last;  // whether this is the last cluster to arrive
   uint64_t queries_full, full[kRing], empty[kRing];
-  uint64_t scored, weighed, weights_read;  // S^T read off the keys; P written; P and the factors read
+  uint64_t scored[kRing];          // S^T read off the keys; the score warps may be a ring ahead of those that wait for it
+  uint64_t weighed, weights_read;  // P written; P and the factors read
   uint64_t ready;                          // all blocks are done with their queries
   uint64_t sums_received, received, shared_out;  // of all senders; the shares
 };

@@ -146,8 +146,8 @@ __device__ __forceinline__ void score_role(ClusterSmem<kRows, kRing, kBlocks> &s
     sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
     sm90::barrier_wait(sm90::smem_address(&smem.queries_full), 0);
     multiply_keys<kRows>(s, smem.keys[ring.place], smem.queries);
+    sm90::barrier_arrive(sm90::smem_address(&smem.scored[ring.place]));
     ring.next();
-    sm90::barrier_arrive(sm90::smem_address(&smem.scored));
     if (block == work.end - 1) announce_ready(smem);
     mask_scores<kRows>(s, block * kBlockTokens, p, work);
 
@@ -223,7 +223,7 @@ __device__ __forceinline__ void value_role(ClusterSmem<kRows, kRing, kBlocks> &s
   for (int block = work.first; block < work.end; ++block) {
     uint8_t(*columns)[kColumnBytes] = smem.keys[ring.place] + side * kTilesOfWarp;
     sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
-    sm90::barrier_wait(sm90::smem_address(&smem.scored), parity);
+    sm90::barrier_wait(sm90::smem_address(&smem.scored[ring.place]), ring.parity);
     const int used = work.length - block * kBlockTokens;
     if (used < kBlockTokens) clear_unused_keys(columns, used, kValueSync + side);
     sm90::barrier_wait(sm90::smem_address(&smem.weighed), parity);
@@ -288,9 +288,9 @@ __global__ void __launch_bounds__(kThreads, sizeof(ClusterSmem<kRows, kRing, kBl
     for (int place = 0; place < kRing; ++place) {
       barrier_init(smem_address(&smem.full[place]), 1);
       barrier_init(smem_address(&smem.empty[place]), kValueWarps);
+      barrier_init(smem_address(&smem.scored[place]), kScoreThreads);
     }
     barrier_init(smem_address(&smem.queries_full), 1);
-    barrier_init(smem_address(&smem.scored), kScoreThreads);
     barrier_init(smem_address(&smem.weighed), kScoreThreads);
     barrier_init(smem_address(&smem.weights_read), kValueThreads);
     barrier_init(smem_address(&smem.ready), kBlocks * kScoreWarps);

@@ -311,7 +311,8 @@ __global__ void compare_kernel(const T *ours, const double *reference, int64_t c
 // Computes the reference for queries [rows, 576] and compares: out [rows, 512]; lse, where there is one.
 template <typename Key>
 Difference compare_with_reference(const std::vector<ReferenceRow> &rows, const mla_tensor &q, const Key *cache,
-                                  const mla_tensor &block_table, float scale, const mla_tensor &out, const float *lse) {
+                                  const mla_tensor &block_table, float scale, const mla_tensor &out, const float *lse,
+                                  double lse_absolute = kLseAbsolute) {
   DeviceMemory memory;
   const int64_t count = rows.size();
   int longest = 1;
@@ -334,7 +335,7 @@ Difference compare_with_reference(const std::vector<ReferenceRow> &rows, const m
   compare_kernel<<<256, 256>>>(data_of<__nv_bfloat16>(out), reference_out, count * kLatent, kOutAbsolute, kOutRelative,
                                tallies);
   if (lse != nullptr) {
-    compare_kernel<<<16, 256>>>(lse, reference_lse, count, kLseAbsolute, kLseRelative, tallies + 1);
+    compare_kernel<<<16, 256>>>(lse, reference_lse, count, lse_absolute, kLseRelative, tallies + 1);
   }
   CHECK_CUDA(cudaGetLastError());
   Tally host[2];
