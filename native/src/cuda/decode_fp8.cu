@@ -125,7 +125,7 @@ DecodeShape decode_fp8_shape(const mla_plan_args &args, int multiprocessors) {
   shape.tiles = (shape.rows + block_rows - 1) / block_rows;
   shape.cluster = shape.slices = 1;
   shape.parts = std::max(1, multiprocessors / shape.tiles);
-  shape.sequence_overhead = 6;  // all measured: docs/kernels.md
+  shape.sequence_overhead = 6;  // all measured: docs/fp8.md
   shape.split_overhead = 2;
   shape.least_steps = 2;
   if (!shape.rule.fixed()) shape.slots = int64_t{2} * shape.parts;

@@ -14,8 +14,8 @@ namespace {
 
 constexpr int kMostSteps = 511;  // of a split that is not of full size
 constexpr int kGreedy = 384;     // of those, so many, the shortest, go to the part that has least; the others are dealt out
-constexpr int kFewParts = 5, kManyParts = 10;  // a lane
-constexpr int kMostParts = 32 * kManyParts;
+constexpr int kLaneParts = 5;
+constexpr int kMostParts = 32 * kLaneParts;
 constexpr int kPartBits = 9;
 static_assert(kMostParts <= 1 << kPartBits && kMostParts <= kGreedy);
 
@@ -79,13 +79,12 @@ struct RulePlan {
   }
 
   // By one warp: gives the splits from rank `dealt` on to the parts, each to the one that has least.
-  template <int kPartsPerLane>
   __device__ void hand_out() const {
     const int lane = threadIdx.x;
-    uint32_t keys[kPartsPerLane];  // a part's load, then its number
-    int taken[kPartsPerLane] = {};
+    uint32_t keys[kLaneParts];  // a part's load, then its number
+    int taken[kLaneParts] = {};
 #pragma unroll
-    for (int i = 0; i < kPartsPerLane; ++i) {
+    for (int i = 0; i < kLaneParts; ++i) {
       const int part = i * 32 + lane;
       keys[i] = part < p.part_count ? static_cast<uint32_t>(s.load[part]) << kPartBits | part : ~0u;
     }
@@ -94,10 +93,10 @@ struct RulePlan {
       while (s.rank_ends[shorter] <= rank) ++shorter;
       uint32_t least = keys[0];
 #pragma unroll
-      for (int i = 1; i < kPartsPerLane; ++i) least = min(least, keys[i]);
+      for (int i = 1; i < kLaneParts; ++i) least = min(least, keys[i]);
       least = __reduce_min_sync(~0u, least);
 #pragma unroll
-      for (int i = 0; i < kPartsPerLane; ++i) {
+      for (int i = 0; i < kLaneParts; ++i) {
         if (keys[i] != least) continue;
         s.part[rank - dealt] = i * 32 + lane;
         s.place[rank - dealt] = taken[i]++;
@@ -105,7 +104,7 @@ struct RulePlan {
       }
     }
 #pragma unroll
-    for (int i = 0; i < kPartsPerLane; ++i) {
+    for (int i = 0; i < kLaneParts; ++i) {
       if (i * 32 + lane < p.part_count) s.run_ends[i * 32 + lane] += taken[i];
     }
   }
@@ -150,10 +149,7 @@ __global__ void __launch_bounds__(kPlanThreads) rule_plan_kernel(RulePlanParams 
     atomicAdd(&s.load[plan.dealt_part(rank)], plan.cost(kMostSteps - shorter));
   }
   __syncthreads();
-  if (thread < 32) {
-    if (p.part_count <= 32 * kFewParts) plan.hand_out<kFewParts>();
-    else plan.hand_out<kManyParts>();
-  }
+  if (thread < 32) plan.hand_out();
   __syncthreads();
   prefix_sum(s.run_ends, p.part_count, s.totals);
 

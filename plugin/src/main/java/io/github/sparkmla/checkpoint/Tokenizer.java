@@ -74,23 +74,22 @@ public final class Tokenizer implements AutoCloseable {
      * those of tokenizer.json; for the other model types that are run here it takes tokenizer.json as it is.
      */
     private static void refuseOtherClasses(Path folder, TokenizerConfig config) {
-        Path modelConfig = folder.resolve("config.json");
-        boolean chooses = Files.exists(modelConfig)
-                && JsonObject.read(modelConfig)
-                        .node()
-                        .path("model_type")
-                        .asText()
-                        .equals("youtu");
+        JsonObject json = config.json();
         String key = "tokenizer_class";
-        if (chooses && config.json() != null && config.json().hasValue(key)) {
-            String name = config.json().string(key);
-            if (!GENERIC_CLASSES.contains(name)) {
-                throw config.json()
-                        .wrong(
-                                key,
-                                "PreTrainedTokenizerFast: transformers gives most others rules of their own, which are not implemented");
-            }
+        if (json != null
+                && json.hasValue(key)
+                && !GENERIC_CLASSES.contains(json.node().path(key).asText())
+                && isYoutu(folder)) {
+            throw json.wrong(
+                    key,
+                    "PreTrainedTokenizerFast: transformers gives most others rules of their own, which are not implemented");
         }
+    }
+
+    private static boolean isYoutu(Path folder) {
+        Path config = folder.resolve("config.json");
+        return Files.exists(config)
+                && JsonObject.read(config).node().path("model_type").asText().equals("youtu");
     }
 
     /**
