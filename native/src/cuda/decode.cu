@@ -8,6 +8,7 @@
 #include "decode_combine.cuh"
 #include "decode_kernel.cuh"
 #include "decode_launch.cuh"
+#include "decode_team.h"
 #include "launch.h"
 
 namespace mla::cuda {
@@ -35,14 +36,14 @@ std::string unsupported(const mla_decode_args &args) {
   return "";
 }
 
-template <int kCluster, Splits kSplits, int kSlices = 1>
+template <int kCluster, Splits kSplits>
 cudaError_t launch_decode(const DecodeShape &shape, const DecodeMaps &maps, const DecodeParams &params,
                           cudaStream_t stream) {
-  auto kernel = decode_kernel<kCluster, kSplits, kSlices>;
+  auto kernel = decode_kernel<kCluster, kSplits>;
   cudaError_t status =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(DecodeSmem));
   if (status != cudaSuccess) return status;
-  Launch launch(dim3(shape.tiles * kSlices, shape.parts), kDecodeThreads, sizeof(DecodeSmem), stream);
+  Launch launch(dim3(shape.tiles, shape.parts), kDecodeThreads, sizeof(DecodeSmem), stream);
   if (kCluster > 1) launch.set_cluster(kCluster);
   return cudaLaunchKernelEx(&launch.config, kernel, maps, params);
 }
@@ -52,12 +53,6 @@ SplitRule deterministic_rule(int heads, int rows) {
   if (heads > 64) return {24, 2, 64};
   if (rows > kWarpRows) return {24, 2, 128};
   return {10, 4, 32};
-}
-
-// How many blocks share the columns of a split, so that few splits have more of the multiprocessors: 2 or 1.
-int few_slices(const DecodeShape &shape, int multiprocessors) {
-  const int64_t blocks = static_cast<int64_t>(shape.batch) * shape.most_splits * shape.tiles;
-  return blocks * 2 <= multiprocessors ? 2 : 1;
 }
 
 }  // namespace
@@ -85,10 +80,11 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.rule = deterministic ? deterministic_rule(args.heads, shape.rows) : SplitRule{};
   shape.most_splits = deterministic ? shape.rule.most_splits(steps_of(args.max_len)) : 0;
   shape.slots = deterministic ? static_cast<int64_t>(args.batch) * shape.most_splits : int64_t{2} * shape.parts;
-  shape.slices = deterministic ? few_slices(shape, multiprocessors) : 1;
-  if (shape.slices > 1) {
-    shape.cluster = 1;
-    shape.parts = std::max(1, multiprocessors / (shape.tiles * shape.slices));
+  shape.team = 1;
+  if (deterministic) {
+    const TeamShape team = team_shape(shape);
+    shape.team = team.blocks;
+    if (team.blocks > 1) shape.parts = std::max(1, team.teams / shape.tiles);
   }
   return shape;
 }
@@ -135,7 +131,7 @@ DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape
 cudaError_t launch_combine(const DecodeShape &shape, const DecodeParams &params, cudaStream_t stream) {
   const int jobs = shape.rule.fixed() ? shape.batch : std::min(shape.batch, shape.parts);
   const int64_t rows = static_cast<int64_t>(shape.rows) * jobs;
-  const int resident = shape.parts * shape.tiles * shape.slices * kCombineBlocksPerMultiprocessor;  // blocks that run at once
+  const int resident = shape.parts * shape.tiles * shape.team * kCombineBlocksPerMultiprocessor;  // blocks that run at once
   auto combine = [&](auto kernel, int items, int block_items) {
     const int blocks = (items + block_items - 1) / block_items;
     Launch launch(dim3(blocks, std::clamp(resident / blocks, 1, jobs)), kCombineWarps * 32, 0, stream);
@@ -181,6 +177,13 @@ mla_status decode(const mla_decode_args &args, int multiprocessors, cudaStream_t
   const ClusterShape cluster = cluster_shape(args.plan);
   if (cluster.clusters > 0) return decode_by_clusters(args, cluster, shape, stream, error);
 
+  const DecodeParams params = decode_params(args, shape);
+  if (shape.team > 1) {
+    const mla_status status = decode_by_teams(args, shape, params, stream, error);
+    if (status != MLA_OK || shape.most_splits == 1) return status;
+    return device_status(launch_combine(shape, params, stream), "mla_decode", error);
+  }
+
   DecodeMaps maps = {};
   const mla_tensor &q = args.q, &cache = args.cache;
   if (!encode_row_map(maps.queries, q.data, kHeadDim, shape.rows, q.stride[2], shape.batch, q.stride[0], kStepTokens) ||
@@ -192,16 +195,14 @@ mla_status decode(const mla_decode_args &args, int multiprocessors, cudaStream_t
     return MLA_UNSUPPORTED;
   }
 
-  const DecodeParams params = decode_params(args, shape);
   auto launch = [&](auto cluster) {
     constexpr int kCluster = decltype(cluster)::value;
     if (shape.joins) return launch_decode<kCluster, Splits::kJoined>(shape, maps, params, stream);
-    if (shape.slices == 2) return launch_decode<1, Splits::kByRule, 2>(shape, maps, params, stream);
     if (shape.rule.fixed()) return launch_decode<kCluster, Splits::kByRule>(shape, maps, params, stream);
     return launch_decode<kCluster, Splits::kCombined>(shape, maps, params, stream);
   };
   cudaError_t status = shape.cluster == 2 ? launch(std::integral_constant<int, 2>()) : launch(std::integral_constant<int, 1>());
-  if (status == cudaSuccess && !shape.joins) status = launch_combine(shape, params, stream);
+  if (status == cudaSuccess && !shape.joins && shape.most_splits != 1) status = launch_combine(shape, params, stream);
   return device_status(status, "mla_decode", error);
 }
 

@@ -119,6 +119,12 @@ __device__ __forceinline__ int64_t lse_place(const DecodeParams &p, int seq, int
   return (static_cast<int64_t>(seq) * p.heads + row % p.heads) * p.s_q + row / p.heads;
 }
 
+// Of a row's sum of weights relative to its maximum in units of S; 0 and -inf where no key was seen.
+__device__ __forceinline__ float inverse_sum(float sum) { return sum > 0.0f ? 1.0f / sum : 0.0f; }
+__device__ __forceinline__ float lse2_of(float maximum, float sum, float scale_log2) {
+  return sum > 0.0f ? fmaf(maximum, scale_log2, log2f(sum)) : -INFINITY;
+}
+
 // The contract's log-sum-exp from one of base 2: a row that saw no key has +inf.
 __device__ __forceinline__ float natural_lse(float lse2) {
   return lse2 == -INFINITY ? INFINITY : lse2 * 0.69314718055994531f;

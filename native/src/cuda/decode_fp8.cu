@@ -123,7 +123,7 @@ DecodeShape decode_fp8_shape(const mla_plan_args &args, int multiprocessors) {
   DecodeShape shape = decode_shape(args, multiprocessors);
   const int block_rows = row_tiles(shape.rows) * 16;
   shape.tiles = (shape.rows + block_rows - 1) / block_rows;
-  shape.cluster = shape.slices = 1;
+  shape.cluster = shape.team = 1;
   shape.parts = std::max(1, multiprocessors / shape.tiles);
   shape.sequence_overhead = 6;  // all measured: docs/fp8.md
   shape.split_overhead = 2;

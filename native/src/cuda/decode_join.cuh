@@ -42,6 +42,7 @@ __device__ __forceinline__ float2 row_maxima(const float (&o)[64]) {
 struct ShareRows {
   float factor[2];  // from the accumulators to the result
   float lse2[2];    // log-sum-exp, base 2
+  ShareRows() = default;
   __device__ explicit ShareRows(const DecodeSmem &smem) {
     const int row = warp_row(0) + threadIdx.x % 32 / 4;
 #pragma unroll

@@ -208,8 +208,8 @@ __device__ __forceinline__ void publish_sums(DecodeSmem &smem, const RowState &r
     sum += __shfl_xor_sync(~0u, sum, 2);
     if (lane % 4 != 0) continue;
     const int row = warp * 16 + lane / 4 + 8 * r;
-    smem.inverse_sum[row] = sum > 0.0f ? 1.0f / sum : 0.0f;
-    smem.lse2[row] = sum > 0.0f ? rows.max[r] * scale_log2 + log2f(sum) : -INFINITY;
+    smem.inverse_sum[row] = inverse_sum(sum);
+    smem.lse2[row] = lse2_of(rows.max[r], sum, scale_log2);
   }
   sm90::barrier_arrive(sm90::smem_address(&smem.sum_full));
 }
@@ -257,9 +257,8 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
 constexpr uint32_t kValueSync = kScoreSync + 1;  // ids of the value warpgroups' own barriers: this one and the next
 
 // The last block's keys past the sequence's end may hold anything, NaN too: 0 x NaN must not reach O.
-template <int kColumns = kValueColumns>
 __device__ __forceinline__ void clear_unused_keys(uint8_t *columns, int used, uint32_t sync_id) {
-  constexpr int kPieces = kColumns / 8;  // of a row, 16 bytes each
+  constexpr int kPieces = kValueColumns / 8;  // of a row, 16 bytes each
   for (int i = threadIdx.x % 128; i < (kStepTokens - used) * kPieces; i += 128) {
     const int row = used + i / kPieces, piece = i % 8;
     const int atom = row / kAtomKeys * kAtomRowBytes + i % kPieces / 8 * kAtomBytes;
@@ -287,8 +286,9 @@ __device__ __forceinline__ void transpose_quad(uint32_t (&v)[4]) {
   }
 }
 
-// Stores 128 columns of O of a finished share: of the sequence's result, or of a partial one for the combine kernel.
-__device__ __forceinline__ void store_output(const float (&o)[64], const ShareRows &rows, bool whole, const DecodeParams &p,
+// Stores columns of O of a finished share: of the sequence's result, or, 128 of them, of a partial one for the combine kernel.
+template <int kCount>
+__device__ __forceinline__ void store_output(const float (&o)[kCount], const ShareRows &rows, bool whole, const DecodeParams &p,
                                              const Share &share, int tile, int column) {
   const int lane = threadIdx.x % 32, query_row = warp_row(tile) + lane / 4;
   float factors[2] = {rows.factor[0], rows.factor[1]};
@@ -297,7 +297,7 @@ __device__ __forceinline__ void store_output(const float (&o)[64], const ShareRo
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
 #pragma unroll
-      for (int group = 0; group < 4; ++group) {
+      for (int group = 0; group < kCount / 16; ++group) {
         uint32_t v[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
@@ -314,25 +314,23 @@ __device__ __forceinline__ void store_output(const float (&o)[64], const ShareRo
     store(p.out, static_cast<int64_t>(share.seq) * p.rows, [](float low, float high) { return sm90::pack_bf16(low, high); });
     return;
   }
-  const int64_t first_row = static_cast<int64_t>(share.slot(p)) * p.rows;
-  const float2 top = row_maxima(o);
+  if constexpr (kCount * 2 == kScaleColumns) {
+    const int64_t first_row = static_cast<int64_t>(share.slot(p)) * p.rows;
+    const float2 top = row_maxima(o);
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const HalfScale scale((r == 0 ? top.x : top.y) * factors[r]);
-    factors[r] *= scale.up;  // at most 2^126: the sums are at least 1
-    if (lane % 4 > 0 || query_row + 8 * r >= p.rows) continue;
-    p.partial_scale[(first_row + query_row + 8 * r) * kScales + column / kScaleColumns] = scale.down;
+    for (int r = 0; r < 2; ++r) {
+      const HalfScale scale((r == 0 ? top.x : top.y) * factors[r]);
+      factors[r] *= scale.up;  // at most 2^126: the sums are at least 1
+      if (lane % 4 > 0 || query_row + 8 * r >= p.rows) continue;
+      p.partial_scale[(first_row + query_row + 8 * r) * kScales + column / kScaleColumns] = scale.down;
+    }
+    store(p.partial_out, first_row, [](float low, float high) { return sm90::pack_f16(low, high); });
   }
-  store(p.partial_out, first_row, [](float low, float high) { return sm90::pack_f16(low, high); });
 }
 
-// Of kSlices blocks that have the same tile and part each has as many of the columns of O, so that a split takes less time where
-// there are fewer splits than multiprocessors. S and P are the same in all of them.
-template <int kCluster, Splits kSplits, int kSlices>
-__device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams &p, int tile, int slice, int side) {
-  constexpr bool kNarrow = kSlices > 1;  // 128 columns: `left` only
-  constexpr int kColumns = kNarrow ? kValueColumns / 2 : kValueColumns;
-  const int column = slice * (kValueDim / kSlices) + side * kColumns;
+template <int kCluster, Splits kSplits>
+__device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams &p, int tile, int side) {
+  const int column = side * kValueColumns;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   RingPosition<kStages> ring;
   RingPosition<kSlots> slots;
@@ -358,28 +356,26 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
 #pragma unroll
         for (int i = 0; i < 64; ++i) {
           left[i] *= i / 2 % 2 ? lower : upper;
-          if constexpr (!kNarrow) right[i] *= i / 2 % 2 ? lower : upper;
+          right[i] *= i / 2 % 2 ? lower : upper;
         }
       }
       const int used = share.length - step * kStepTokens;
-      if (used < kStepTokens) clear_unused_keys<kColumns>(columns, used, kValueSync + side);
+      if (used < kStepTokens) clear_unused_keys(columns, used, kValueSync + side);
       const uint64_t values = sm90::swizzled_descriptor(sm90::smem_address(columns), kAtomBytes, kAtomRowBytes);
       const uint64_t weights = sm90::advance(p_rows, slots.place * (kStepTokens * 2));
       sm90::hold(left);
-      if constexpr (!kNarrow) sm90::hold(right);
+      sm90::hold(right);
       sm90::wgmma_fence();
 #pragma unroll
       for (int k = 0; k < kStepTokens / 16; ++k) {
         sm90::wgmma_m64n128k16_t(left, sm90::advance(weights, k * 32), sm90::advance(values, k * 2 * kAtomRowBytes));
-        if constexpr (!kNarrow) {
-          sm90::wgmma_m64n128k16_t(right, sm90::advance(weights, k * 32),
-                                   sm90::advance(values, 2 * kAtomBytes + k * 2 * kAtomRowBytes));
-        }
+        sm90::wgmma_m64n128k16_t(right, sm90::advance(weights, k * 32),
+                                 sm90::advance(values, 2 * kAtomBytes + k * 2 * kAtomRowBytes));
       }
       sm90::wgmma_commit();
       sm90::wgmma_wait<0>();
       sm90::hold(left);
-      if constexpr (!kNarrow) sm90::hold(right);
+      sm90::hold(right);
       sm90::barrier_arrive(sm90::smem_address(&smem.p_empty[slots.place]));
       if (lane == 0) release<kCluster>(smem.empty[ring.place], 1);
       slots.next();
@@ -411,7 +407,7 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
     }
     if (column == 0) store_lse(p, share, tile, rows, whole);
     store_output(left, rows, whole, p, share, tile, column);
-    if constexpr (!kNarrow) store_output(right, rows, whole, p, share, tile, column + kValueColumns / 2);
+    store_output(right, rows, whole, p, share, tile, column + kValueColumns / 2);
   }
 }
 
@@ -435,14 +431,13 @@ __device__ __forceinline__ void init_barriers(DecodeSmem &smem) {
   sm90::barrier_init_fence();
 }
 
-// Grid: (tiles x slices, parts); the tiles of a cluster are neighbours.
-template <int kCluster, Splits kSplits, int kSlices>
+// Grid: (tiles, parts); the tiles of a cluster are neighbours.
+template <int kCluster, Splits kSplits>
 __global__ void __launch_bounds__(kDecodeThreads, 1)
     decode_kernel(const __grid_constant__ DecodeMaps maps, const __grid_constant__ DecodeParams p) {
   extern __shared__ __align__(1024) uint8_t raw_smem[];
   DecodeSmem &smem = *reinterpret_cast<DecodeSmem *>(raw_smem);
-  static_assert(kCluster == 1 || kSlices == 1, "slices are for few sequences, clusters for many");
-  const int tile = blockIdx.x / kSlices, slice = blockIdx.x % kSlices;
+  const int tile = blockIdx.x;
   const int part = kSplits == Splits::kJoined ? joined_part(blockIdx.y) : blockIdx.y;
   const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);
   if (threadIdx.x == 0) {
@@ -468,7 +463,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
   } else {
     sm90::take_registers<160>();
     sm90::wait_for_previous_kernel();
-    value_role<kCluster, kSplits, kSlices>(smem, p, tile, slice, warpgroup - 1);
+    value_role<kCluster, kSplits>(smem, p, tile, warpgroup - 1);
   }
   if (kCluster > 1) sm90::cluster_sync();  // a block's shared memory must outlive its peer's copies and arrivals
 }

@@ -38,12 +38,12 @@ struct SplitRule {
   int short_steps, short_splits, long_steps;
 
   __host__ __device__ bool fixed() const { return long_steps > 0; }
-  // Steps of each split but the last, which may have fewer; at least 1.
+  // Steps of each split but the last, which may have fewer; at least 1. Splits begin at a cache block.
   __host__ __device__ int split_steps(int steps) const {
+    if (steps <= short_steps) return steps > 1 ? steps : 1;
     int few = quotient_up(steps, short_steps);
     few = few < short_splits ? few : short_splits;
-    if (steps > few * long_steps) return long_steps;
-    return few > 1 ? quotient_up(steps, few) : steps > 1 ? steps : 1;
+    return steps > few * long_steps ? long_steps : quotient_up(steps, 2 * few) * 2;
   }
   // At least 1: an empty sequence is one empty split.
   __host__ __device__ int splits(int steps) const {
@@ -51,6 +51,7 @@ struct SplitRule {
   }
   // No sequence of up to `steps` has more splits.
   __host__ __device__ int most_splits(int steps) const {
+    if (steps <= short_steps) return 1;
     const int many = quotient_up(steps, long_steps);
     return many > short_splits ? many : short_splits;
   }

@@ -51,7 +51,8 @@ class Weigher {
   __device__ void piece(const float (&s)[16], int i) {
     const int r = i / 2 % 2;
     const float weight = sm90::exp2_approx(fmaf(s[i], scale_log2_, offset_[r]));
-    rows_.sum[r] += weight;
+    step_sum_[r] = i < 4 && i % 2 == 0 ? weight : step_sum_[r] + weight;
+    if (i == 13 || i == 15) rows_.sum[r] = __fadd_rn(rows_.sum[r], step_sum_[r]);
     if (i % 2 == 0) {
       even_ = weight;
       return;
@@ -79,6 +80,7 @@ class Weigher {
 
   RowState &rows_;
   float scale_log2_, offset_[2];
+  float step_sum_[2];   // of this step's weights: a team's blocks each know those of a step (decode_team_kernel.cuh)
   float even_;          // the weight that waits for its neighbour
   uint32_t packed_[4];  // eight weights, BF16
   uint32_t row_;

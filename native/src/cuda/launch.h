@@ -51,15 +51,19 @@ inline bool encode_map(CUtensorMap &map, void *data, int64_t columns, int64_t ro
   return encode_bf16_map(map, data, shape, stride, box);
 }
 
-// A map of [depth, rows, columns] whose boxes are box_rows whole rows, in columns of 64 values that lie one behind the other,
-// each box_rows x 128 bytes; strides in elements.
+// A map of [depth, rows, columns] whose boxes are box_rows rows, whole or box_columns of them, in columns of 64 values that lie one
+// behind the other, each box_rows x 128 bytes; strides in elements.
 inline bool encode_row_map(CUtensorMap &map, void *data, int64_t columns, int64_t rows, int64_t row_stride, int64_t depth,
-                           int64_t depth_stride, int box_rows) {
+                           int64_t depth_stride, int box_rows, int64_t box_columns) {
   const auto chunks = static_cast<cuuint32_t>(columns / 64);
   const cuuint64_t shape[] = {64, static_cast<cuuint64_t>(rows), chunks, static_cast<cuuint64_t>(depth)};
   const cuuint64_t stride[] = {static_cast<cuuint64_t>(row_stride) * 2, 128, static_cast<cuuint64_t>(depth_stride) * 2};
-  const cuuint32_t box[] = {64, static_cast<cuuint32_t>(box_rows), chunks, 1};
+  const cuuint32_t box[] = {64, static_cast<cuuint32_t>(box_rows), static_cast<cuuint32_t>(box_columns / 64), 1};
   return encode_bf16_map(map, data, shape, stride, box);
+}
+inline bool encode_row_map(CUtensorMap &map, void *data, int64_t columns, int64_t rows, int64_t row_stride, int64_t depth,
+                           int64_t depth_stride, int box_rows) {
+  return encode_row_map(map, data, columns, rows, row_stride, depth, depth_stride, box_rows, columns);
 }
 
 // A map of [depth, rows, columns] whose boxes are box_rows whole rows, a multiple of 8, in atoms of eight rows x 64 values that lie

@@ -83,6 +83,14 @@ __device__ __forceinline__ void bulk_load(uint32_t target, const void *source, u
       : "memory");
 }
 
+// Copies contiguous bytes, a multiple of 16, from this block's shared memory into that of another block of the cluster; `target` and
+// `barrier` are remote addresses of the same block.
+__device__ __forceinline__ void bulk_store_remote(uint32_t target, uint32_t source, uint32_t bytes, uint32_t barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(target),
+               "r"(source), "r"(bytes), "r"(barrier)
+               : "memory");
+}
+
 // Brings contiguous bytes, a multiple of 16, 16-byte aligned, into L2 only.
 __device__ __forceinline__ void bulk_prefetch(const void *source, uint32_t bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(source), "r"(bytes) : "memory");

@@ -1,0 +1,26 @@
+// Decode of few sequences under the deterministic plan: a cluster of thread blocks, a team, has a part of the plan together.
+#pragma once
+
+#include <cuda.h>
+
+#include "decode_common.cuh"
+#include "decode.h"
+
+namespace mla::cuda {
+
+// Of the queries, in boxes of 32 rows; of the cache, in steps of whole rows, and in cache blocks of a block's share of the columns.
+struct TeamMaps {
+  CUtensorMap queries, cache, values;
+};
+
+// The thread blocks of a team for the calls of a plan, and how many teams run at once; 1 block where teams do not pay.
+struct TeamShape {
+  int blocks, teams;
+};
+TeamShape team_shape(const DecodeShape &shape);
+
+// The decode kernel; what is cut is still to be combined.
+mla_status decode_by_teams(const mla_decode_args &args, const DecodeShape &shape, const DecodeParams &params,
+                           cudaStream_t stream, std::string &error);
+
+}  // namespace mla::cuda

@@ -1,0 +1,562 @@
+// The attention kernel for few sequences under the deterministic plan. docs/kernels.md has why.
+//
+// There a split is long, and has to be computed as one thread block would, key after key. What can be shared out without changing
+// a bit is shared out among the blocks of a cluster, a team: of every kBlocks-th cache block each computes S, the maxima of its
+// rows and P, which go to all; then each adds up its columns of O += P V, over all keys. Roles:
+//   score   a warpgroup: the queries in registers, S = Q K^T of the block's own cache blocks, the softmax, P to all blocks
+//   value   a warpgroup: 64 x 512 / kBlocks of O += P V
+//   copy    two warps: keys of the own cache blocks; the queries' first half, and the columns of all keys
+//
+// Cache blocks are counted through all splits of a part. The n-th belongs to block n % kBlocks, as do the places that its maxima
+// and its P take in the shared memory of every block.
+#pragma once
+
+#include "decode_kernel.cuh"
+#include "decode_team.h"
+
+namespace mla::cuda::team {
+
+// What a row's weights of a cache block come with: factors for what was accumulated before each of its two steps, the maximum then
+// in use, and for each of a row's four lanes the sum of its weights of either step.
+struct alignas(16) RowNote {
+  float rescale[2], maximum, unused;
+  float sums[2][4];
+};
+
+template <int kBlocks>
+struct TeamSmem {
+  static constexpr int kColumns = kValueDim / kBlocks;  // of O
+  static constexpr int kKeyStages = kBlocks == 8 ? 2 : 3;
+  static constexpr int kValueStages = kBlocks == 8 ? 5 : kBlocks == 4 ? 4 : 2;
+  static constexpr int kPlaces = kBlocks == 2 ? 4 : kBlocks;  // of P
+  // Of maxima: nobody is further ahead of another's maxima than two rounds and the places of P.
+  static constexpr int kTopPlaces = 4 * kBlocks;
+  static_assert(kPlaces % kBlocks == 0 && kTopPlaces >= 2 * kBlocks + kPlaces);
+
+  uint8_t keys[kKeyStages][kStageBytes];  // a step each, in atoms; the queries' second half, in columns, comes here, too
+  union {
+    uint8_t values[kValueStages][kBlockTokens * kColumns * 2];  // of a cache block, columns of 64 values
+    uint8_t queries[kStageBytes];                               // the first half
+  };
+  uint8_t weights[kPlaces][kTileRows * 128];  // P: 64 keys a row, BF16, swizzled
+  RowNote notes[kPlaces][kTileRows];
+  float2 tops[kTopPlaces][kTileRows];  // maxima of both steps
+  PlanPart part;
+  uint64_t keys_full[kKeyStages], keys_empty[kKeyStages];
+  uint64_t queries_full, queries_read;
+  uint64_t values_full[kValueStages], values_empty[kValueStages];
+  uint64_t tops_full[kTopPlaces];
+  uint64_t weights_full[kPlaces], weights_free[kPlaces];  // free: in the block that fills the place
+};
+
+using RuleWalk = PartWalk<Walk::kByRule>;
+
+// The cache blocks of a share: a split begins with one.
+__device__ __forceinline__ int units_of(const Share &share) {
+  return (share.end_step - share.first_step + kStepsPerBlock - 1) / kStepsPerBlock;
+}
+
+// The first number from `unit` on that belongs to the block of this rank.
+template <int kBlocks>
+__device__ __forceinline__ int first_own(int unit, int rank) {
+  return unit + (rank - unit % kBlocks + kBlocks) % kBlocks;
+}
+
+// Reads the block table of a share, 32 entries at a time: its 0th, 1st, .. cache block, or every kBlocks-th. A whole warp.
+class TableReader {
+ public:
+  __device__ TableReader(const DecodeParams &p, const Share &share, int first, int stride)
+      : table_(p.block_table + share.seq * p.table_stride + share.first_step / kStepsPerBlock), first_(first), stride_(stride),
+        end_(units_of(share)) {}
+  __device__ int operator()(int i) {
+    if (i % 32 == 0) {
+      const int at = first_ + (i + static_cast<int>(threadIdx.x % 32)) * stride_;
+      entries_ = at < end_ ? __ldg(table_ + at) : 0;
+    }
+    return __shfl_sync(~0u, entries_, i % 32);
+  }
+
+ private:
+  const int32_t *table_;
+  int first_, stride_, end_, entries_ = 0;
+};
+
+// Warps of a warpgroup that have query rows.
+__device__ __forceinline__ int row_groups(const DecodeParams &p, int tile) {
+  return min((p.rows - tile * kTileRows + kWarpRows - 1) / kWarpRows, kScoreWarps);
+}
+
+// ---- copy -------------------------------------------------------------------------------------------------------------
+
+// Keys of this step's tokens, the last s_q of a sequence, come after the wait for the kernel before, which may have written them.
+template <int kBlocks>
+__device__ __forceinline__ void keys_role(TeamSmem<kBlocks> &smem, const TeamMaps &maps, const DecodeParams &p, int tile,
+                                          int rank) {
+  using Smem = TeamSmem<kBlocks>;
+  const bool leader = threadIdx.x % 32 == 0, two_halves = p.rows - tile * kTileRows > kStepTokens;
+  const uint64_t once = sm90::evict_first_policy(), again = sm90::evict_last_policy();
+  RingPosition<Smem::kKeyStages> ring;
+  auto fill = [&](auto place, auto load) {
+    if (leader) {
+      sm90::barrier_wait(sm90::smem_address(&smem.keys_empty[place.place]), place.parity ^ 1);
+      const uint32_t full = sm90::smem_address(&smem.keys_full[place.place]);
+      sm90::barrier_expect_bytes(full, kStageBytes);
+      load(sm90::smem_address(smem.keys[place.place]), full);
+    }
+  };
+  int unit = 0, early = Smem::kKeyStages - (two_halves ? 1 : 0);
+  bool waited = false;
+  for (RuleWalk walk(smem.part, p); !walk.done();) {
+    const Share share = walk.take();
+    if (share.empty()) continue;
+    const auto queries_place = ring;
+    const bool second_half = share.takes_queries() && two_halves;
+    auto load_queries = [&] {
+      if (!second_half) return;
+      fill(queries_place, [&](uint32_t target, uint32_t full) {
+        sm90::tma_load(target, &maps.queries, full, 0, tile * kTileRows + kStepTokens, 0, share.seq, again);
+      });
+    };
+    auto wait_for_previous = [&] {
+      sm90::wait_for_previous_kernel();
+      waited = true;
+      load_queries();
+    };
+    if (second_half) ring.next();
+    if (waited) load_queries();
+    const int first = first_own<kBlocks>(unit, rank) - unit, units = units_of(share);
+    TableReader table(p, share, first, kBlocks);
+    for (int i = 0; first + i * kBlocks < units; ++i) {
+      const int cache_block = table(i), first_step = share.first_step + (first + i * kBlocks) * kStepsPerBlock;
+      for (int step = first_step; step < min(first_step + kStepsPerBlock, share.end_step); ++step) {
+        if (!waited && (early-- == 0 || (step + 1) * kStepTokens > share.length - p.s_q)) wait_for_previous();
+        fill(ring, [&](uint32_t target, uint32_t full) {
+          sm90::tma_load(target, &maps.cache, full, 0, 0, 0, step % kStepsPerBlock * (kStepTokens / kAtomKeys), cache_block, once);
+        });
+        ring.next();
+      }
+    }
+    if (!waited) wait_for_previous();
+    unit += units;
+  }
+}
+
+template <int kBlocks>
+__device__ __forceinline__ void values_role(TeamSmem<kBlocks> &smem, const TeamMaps &maps, const DecodeParams &p, int tile,
+                                            int rank) {
+  using Smem = TeamSmem<kBlocks>;
+  const bool leader = threadIdx.x % 32 == 0;
+  const uint64_t once = sm90::evict_first_policy(), again = sm90::evict_last_policy();
+  RingPosition<Smem::kValueStages> ring;
+  uint32_t queries_parity = 0;
+  sm90::wait_for_previous_kernel();
+  sm90::launch_dependents();
+  for (RuleWalk walk(smem.part, p); !walk.done();) {
+    const Share share = walk.take();
+    if (share.empty()) continue;
+    if (share.takes_queries()) {
+      if (leader) {
+        auto last_use = ring;  // the queries take the place of all stages
+        for (int i = 0; i < Smem::kValueStages; ++i) {
+          sm90::barrier_wait(sm90::smem_address(&smem.values_empty[last_use.place]), last_use.parity ^ 1);
+          last_use.next();
+        }
+        const uint32_t full = sm90::smem_address(&smem.queries_full);
+        sm90::barrier_expect_bytes(full, kStageBytes);
+        sm90::tma_load(sm90::smem_address(smem.queries), &maps.queries, full, 0, tile * kTileRows, 0, share.seq, again);
+        sm90::barrier_wait(sm90::smem_address(&smem.queries_read), queries_parity);
+      }
+      queries_parity ^= 1;
+    }
+    TableReader table(p, share, 0, 1);
+    for (int i = 0; i < units_of(share); ++i) {
+      const int cache_block = table(i);
+      if (leader) {
+        sm90::barrier_wait(sm90::smem_address(&smem.values_empty[ring.place]), ring.parity ^ 1);
+        const uint32_t full = sm90::smem_address(&smem.values_full[ring.place]);
+        sm90::barrier_expect_bytes(full, sizeof(smem.values[0]));
+        sm90::tma_load(sm90::smem_address(smem.values[ring.place]), &maps.values, full, 0, 0, rank * (Smem::kColumns / 64),
+                       cache_block, once);
+      }
+      ring.next();
+    }
+  }
+}
+
+// ---- score ------------------------------------------------------------------------------------------------------------
+
+using AllQueries = uint32_t[kHeadDim / 16][4];
+
+// Takes the queries into registers: those of warps 0 and 1 as the first half, the others as a stage of keys, if there are any.
+template <int kBlocks, typename Ring>
+__device__ __forceinline__ void take_queries(TeamSmem<kBlocks> &smem, AllQueries &q, Ring &ring, uint32_t parity,
+                                             bool two_halves) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int row = warp % 2 * 16 + lane % 16;
+  auto read = [&](const uint8_t *half) {
+#pragma unroll
+    for (int k = 0; k < kHeadDim / 16; ++k) {
+      const int piece = k % 4 * 2 + lane / 16;
+      sm90::load_matrices(q[k], sm90::smem_address(half) + k / 4 * kChunkBytes + row * 128 + ((piece ^ (row % 8)) << 4));
+    }
+  };
+  if (warp < 2) {
+    sm90::barrier_wait(sm90::smem_address(&smem.queries_full), parity);
+    read(smem.queries);
+    __syncwarp();
+    if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.queries_read));
+  }
+  if (!two_halves) {
+    if (warp < 2) return;
+#pragma unroll
+    for (int k = 0; k < kHeadDim / 16; ++k) q[k][0] = q[k][1] = q[k][2] = q[k][3] = 0;
+    return;
+  }
+  sm90::barrier_wait(sm90::smem_address(&smem.keys_full[ring.place]), ring.parity);
+  if (warp >= 2) read(smem.keys[ring.place]);
+  __syncwarp();
+  if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[ring.place]));
+  ring.next();
+}
+
+// S = Q K^T of a step, the products in the order of decode_score.cuh's.
+__device__ __forceinline__ void multiply_step(float (&s)[16], const AllQueries &q, const uint8_t *stage) {
+  const uint64_t keys = sm90::swizzled_descriptor(sm90::smem_address(stage), 0, kAtomRowBytes);
+  sm90::hold(s);
+  sm90::wgmma_fence();
+#pragma unroll
+  for (int n = 0; n < kHeadDim / 16; ++n) {
+    const int i = n % 4 != 3 ? n - n / 4 : kRegisterSlices + n / 4;
+    sm90::wgmma_m64n32k16_ra(s, q[i], sm90::advance(keys, i / 4 * kAtomBytes + i % 4 * 32), n > 0);
+  }
+  sm90::wgmma_commit();
+  sm90::wgmma_wait<0>();
+  sm90::hold(s);
+}
+
+// The running maxima of this thread's two rows, as decode_score.cuh's Weigher moves them.
+struct Maxima {
+  float of[2];
+  float threshold;
+  __device__ explicit Maxima(float scale_log2) : of{-INFINITY, -INFINITY}, threshold(8.0f / scale_log2) {}
+  __device__ bool grows(int r, float top) const { return top > of[r] + threshold; }
+  __device__ void take(int r, float top) { of[r] = grows(r, top) ? top : of[r]; }
+};
+
+template <int kBlocks>
+__device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const DecodeParams &p, int tile, int rank) {
+  using Smem = TeamSmem<kBlocks>;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, groups = row_groups(p, tile);
+  const bool has_rows = warp < groups, two_halves = p.rows - tile * kTileRows > kStepTokens;
+  const int row = warp * kWarpRows + lane / 4;  // and the one eight below it
+  // Where this lane's row of a place of P begins, to be combined with a 16-byte piece of it by exclusive or: that is the swizzle.
+  const int stored_row = warp * kWarpRows + lane % 16;
+  const uint32_t row_offset = stored_row * 128 + ((stored_row % 8) ^ (lane / 16)) * 16;
+  RingPosition<Smem::kKeyStages> ring;
+  uint32_t queries_parity = 0;
+  AllQueries q;
+  int unit = 0;
+
+  for (RuleWalk walk(smem.part, p); !walk.done();) {
+    const Share share = walk.take();
+    if (share.empty()) continue;
+    if (share.takes_queries()) {
+      take_queries<kBlocks>(smem, q, ring, queries_parity, two_halves);
+      queries_parity ^= 1;
+    }
+    Maxima maxima(p.scale_log2);
+    const int end = unit + units_of(share);
+    int seen = unit;
+    // Takes in the maxima of others' cache blocks up to `to`.
+    auto catch_up = [&](int to) {
+      for (; seen < to; ++seen) {
+        const int place = seen % Smem::kTopPlaces;
+        const uint32_t full = sm90::smem_address(&smem.tops_full[place]);
+        if (threadIdx.x == 0) sm90::barrier_expect_bytes(full, groups * kWarpRows * sizeof(float2));
+        sm90::barrier_wait(full, seen / Smem::kTopPlaces % 2);
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          const float2 top = smem.tops[place][row + 8 * r];
+          maxima.take(r, top.x);
+          maxima.take(r, top.y);
+        }
+      }
+    };
+
+    for (int mine = first_own<kBlocks>(unit, rank); mine < end; mine += kBlocks) {
+      const int first_step = share.first_step + (mine - unit) * kStepsPerBlock;
+      float s[kStepsPerBlock][16], top[kStepsPerBlock][2];
+#pragma unroll
+      for (int step = 0; step < kStepsPerBlock; ++step) {
+        if (first_step + step < share.end_step) {
+          sm90::barrier_wait(sm90::smem_address(&smem.keys_full[ring.place]), ring.parity);
+          multiply_step(s[step], q, smem.keys[ring.place]);
+          if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[ring.place]));
+          ring.next();
+          mask_scores(s[step], (first_step + step) * kStepTokens, share.length, p, tile);
+        } else {
+#pragma unroll
+          for (int i = 0; i < 16; ++i) s[step][i] = -INFINITY;
+        }
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          top[step][r] = s[step][2 * r];
+#pragma unroll
+          for (int i = 0; i < 16; ++i) {
+            if (i / 2 % 2 == r) top[step][r] = fmaxf(top[step][r], s[step][i]);
+          }
+#pragma unroll
+          for (int far = 1; far <= 2; far *= 2) top[step][r] = fmaxf(top[step][r], __shfl_xor_sync(~0u, top[step][r], far));
+        }
+      }
+      if (has_rows) {  // a row a lane
+        float2 of_lane;
+        const int from = lane % 8 * 4;
+        const float high[2] = {__shfl_sync(~0u, top[0][0], from), __shfl_sync(~0u, top[1][0], from)};
+        const float low[2] = {__shfl_sync(~0u, top[0][1], from), __shfl_sync(~0u, top[1][1], from)};
+        of_lane = lane < 8 ? make_float2(high[0], high[1]) : make_float2(low[0], low[1]);
+        const int place = mine % Smem::kTopPlaces;
+        const uint32_t target = sm90::smem_address(&smem.tops[place][warp * kWarpRows + lane % kWarpRows]);
+        const uint32_t full = sm90::smem_address(&smem.tops_full[place]);
+#pragma unroll
+        for (int to = 0; to < kBlocks; ++to) {
+          if (to == rank || lane >= kWarpRows) continue;
+          sm90::store_remote(sm90::remote_address(target, to), of_lane, sm90::remote_address(full, to));
+        }
+      }
+      catch_up(mine);
+      seen = mine + 1;
+
+      const int place = mine % Smem::kPlaces;
+      sm90::barrier_wait(sm90::smem_address(&smem.weights_free[place]), mine / Smem::kPlaces % 2 ^ 1);
+      if (has_rows) {
+        const uint32_t target = sm90::smem_address(smem.weights[place]) + row_offset;
+        float rescale[kStepsPerBlock][2];
+#pragma unroll
+        for (int step = 0; step < kStepsPerBlock; ++step) {
+          float base[2], sum[2];
+#pragma unroll
+          for (int r = 0; r < 2; ++r) {
+            const float before = maxima.of[r];
+            const bool grown = maxima.grows(r, top[step][r]);
+            maxima.take(r, top[step][r]);
+            rescale[step][r] = grown ? sm90::exp2_approx((before - top[step][r]) * p.scale_log2) : 1.0f;
+            base[r] = maxima.of[r] == -INFINITY ? 0.0f : -maxima.of[r] * p.scale_log2;
+          }
+          uint32_t packed[4];
+          float even = 0.0f;
+#pragma unroll
+          for (int i = 0; i < 16; ++i) {
+            const int r = i / 2 % 2;
+            const float weight = sm90::exp2_approx(fmaf(s[step][i], p.scale_log2, base[r]));
+            sum[r] = i < 4 && i % 2 == 0 ? weight : sum[r] + weight;
+            if (i % 2 == 0) {
+              even = weight;
+              continue;
+            }
+            packed[i / 2 % 4] = sm90::pack_bf16(even, weight);
+            if (i % 8 == 7) {
+              sm90::store_matrices(target ^ step * 64 ^ (i / 8 * 32), packed[0], packed[1], packed[2], packed[3]);
+            }
+          }
+#pragma unroll
+          for (int r = 0; r < 2; ++r) smem.notes[place][row + 8 * r].sums[step][lane % 4] = sum[r];
+        }
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          if (lane % 4 > 0) continue;
+          *reinterpret_cast<float4 *>(&smem.notes[place][row + 8 * r]) =
+              make_float4(rescale[0][r], rescale[1][r], maxima.of[r], 0.0f);
+        }
+      }
+      sm90::fence_async_proxy();
+      sm90::warpgroup_sync(kScoreSync);
+      const uint32_t full = sm90::smem_address(&smem.weights_full[place]);
+      if (threadIdx.x < kBlocks) {  // a block of the team a lane
+        const uint32_t to = threadIdx.x;
+        if (static_cast<int>(to) == rank) {
+          sm90::barrier_arrive(full);
+        } else {
+          const uint32_t weights = sm90::smem_address(smem.weights[place]), notes = sm90::smem_address(smem.notes[place]);
+          const uint32_t barrier = sm90::remote_address(full, to);
+          sm90::bulk_store_remote(sm90::remote_address(weights, to), weights, groups * kWarpRows * 128, barrier);
+          sm90::bulk_store_remote(sm90::remote_address(notes, to), notes, groups * kWarpRows * sizeof(RowNote), barrier);
+        }
+      }
+    }
+    catch_up(end);
+    unit = end;
+  }
+}
+
+// ---- value ------------------------------------------------------------------------------------------------------------
+
+// The last cache block's keys past the sequence's end may hold anything, NaN too: 0 x NaN must not reach O.
+template <int kColumns>
+__device__ __forceinline__ void clear_unused_values(uint8_t *columns, int used, uint32_t sync_id) {
+  for (int i = threadIdx.x % 128; i < (kBlockTokens - used) * (kColumns / 8); i += 128) {
+    const int key = used + i / 8 % (kBlockTokens - used), column = i / 8 / (kBlockTokens - used);
+    *reinterpret_cast<int4 *>(columns + (column * kBlockTokens + key) * 128 + i % 8 * 16) = make_int4(0, 0, 0, 0);
+  }
+  sm90::fence_async_proxy();
+  sm90::warpgroup_sync(sync_id);
+}
+
+template <int kBlocks>
+__device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const DecodeParams &p, int tile, int rank) {
+  using Smem = TeamSmem<kBlocks>;
+  constexpr int kParts = kBlocks == 2 ? 2 : 1, kCount = Smem::kColumns / kParts / 2;  // accumulators of a product; so many products
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, groups = row_groups(p, tile);
+  const int row = warp * kWarpRows + lane / 4;
+  RingPosition<Smem::kValueStages> ring;
+  float o[kParts][kCount];
+  int unit = 0;
+
+  auto multiply = [&](uint64_t weights, uint64_t values) {
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) {
+      const uint64_t columns = sm90::advance(values, part * 2 * kBlockTokens * 128);
+      if constexpr (kCount == 32) sm90::wgmma_m64n64k16_t(o[part], weights, columns);
+      else sm90::wgmma_m64n128k16_t(o[part], weights, columns);
+    }
+  };
+
+  for (RuleWalk walk(smem.part, p); !walk.done();) {
+    const Share share = walk.take();
+    const int units = units_of(share);
+    float sum[2] = {0.0f, 0.0f}, maximum[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) o[part][i] = 0.0f;
+    }
+    for (int i = 0; i < units; ++i) {
+      const int number = unit + i, place = number % Smem::kPlaces, owner = number % kBlocks;
+      const int first_step = share.first_step + i * kStepsPerBlock, steps = min(share.end_step - first_step, kStepsPerBlock);
+      const uint32_t full = sm90::smem_address(&smem.weights_full[place]);
+      if (owner != rank && threadIdx.x % 128 == 0) {
+        sm90::barrier_expect_bytes(full, groups * kWarpRows * (128 + sizeof(RowNote)));
+      }
+      sm90::barrier_wait(sm90::smem_address(&smem.values_full[ring.place]), ring.parity);
+      const int used = share.length - first_step * kStepTokens;
+      if (used < kBlockTokens) clear_unused_values<Smem::kColumns>(smem.values[ring.place], used, kValueSync);
+      sm90::barrier_wait(full, number / Smem::kPlaces % 2);
+      float rescale[kStepsPerBlock][2];
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const RowNote &note = smem.notes[place][row + 8 * r];
+        const float4 head = *reinterpret_cast<const float4 *>(&note);
+        rescale[0][r] = head.x, rescale[1][r] = head.y;
+        maximum[r] = head.z;
+        sum[r] = __fadd_rn(__fmul_rn(sum[r], head.x), note.sums[0][lane % 4]);
+        if (steps > 1) sum[r] = __fadd_rn(__fmul_rn(sum[r], head.y), note.sums[1][lane % 4]);
+      }
+      const uint64_t weights = sm90::swizzled_descriptor(sm90::smem_address(smem.weights[place]), 0);
+      const uint64_t values = sm90::swizzled_descriptor(sm90::smem_address(smem.values[ring.place]), kBlockTokens * 128);
+#pragma unroll
+      for (int step = 0; step < kStepsPerBlock; ++step) {
+        if (step >= steps) break;
+        const bool moved = __any_sync(~0u, rescale[step][0] != 1.0f || rescale[step][1] != 1.0f);
+        if (warp < groups && moved) {
+#pragma unroll
+          for (int part = 0; part < kParts; ++part) {
+#pragma unroll
+            for (int k = 0; k < kCount; ++k) o[part][k] *= rescale[step][k / 2 % 2];
+          }
+        }
+#pragma unroll
+        for (int part = 0; part < kParts; ++part) sm90::hold(o[part]);
+        sm90::wgmma_fence();
+#pragma unroll
+        for (int k = 0; k < kStepTokens / 16; ++k) {
+          const int keys = step * (kStepTokens / 16) + k;
+          multiply(sm90::advance(weights, keys * 32), sm90::advance(values, keys * 2048));
+        }
+        sm90::wgmma_commit();
+        sm90::wgmma_wait<0>();
+#pragma unroll
+        for (int part = 0; part < kParts; ++part) sm90::hold(o[part]);
+      }
+      if (lane == 0) {
+        sm90::barrier_arrive(sm90::smem_address(&smem.values_empty[ring.place]));
+        sm90::barrier_arrive_remote(sm90::smem_address(&smem.weights_free[place]), owner, 1);
+      }
+      ring.next();
+    }
+    unit += units;
+
+    ShareRows rows;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
+      sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
+      rows.factor[r] = inverse_sum(sum[r]);
+      rows.lse2[r] = lse2_of(maximum[r], sum[r], p.scale_log2);
+    }
+    if (rank == 0) store_lse(p, share, tile, rows, share.whole());
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) {
+      store_output(o[part], rows, share.whole(), p, share, tile, rank * Smem::kColumns + part * kCount * 2);
+    }
+  }
+}
+
+// ---- kernel -----------------------------------------------------------------------------------------------------------
+
+constexpr int kThreads = 3 * 128;
+
+// Grid: (blocks of a team, tiles, parts).
+template <int kBlocks>
+__global__ void __launch_bounds__(kThreads, 1)
+    decode_team_kernel(const __grid_constant__ TeamMaps maps, const __grid_constant__ DecodeParams p) {
+  using Smem = TeamSmem<kBlocks>;
+  static_assert(sizeof(Smem) <= 227 * 1024, "shared memory of a block");
+  extern __shared__ __align__(1024) uint8_t raw_smem[];
+  Smem &smem = *reinterpret_cast<Smem *>(raw_smem);
+  const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0), rank = blockIdx.x, tile = blockIdx.y;
+  if (threadIdx.x == 0) {
+    using sm90::barrier_init;
+    using sm90::smem_address;
+    sm90::prefetch_tensor_map(&maps.queries);
+    sm90::prefetch_tensor_map(&maps.cache);
+    sm90::prefetch_tensor_map(&maps.values);
+    for (int i = 0; i < Smem::kKeyStages; ++i) {
+      barrier_init(smem_address(&smem.keys_full[i]), 1);
+      barrier_init(smem_address(&smem.keys_empty[i]), kScoreWarps);
+    }
+    barrier_init(smem_address(&smem.queries_full), 1);
+    barrier_init(smem_address(&smem.queries_read), 2);
+    for (int i = 0; i < Smem::kValueStages; ++i) {
+      barrier_init(smem_address(&smem.values_full[i]), 1);
+      barrier_init(smem_address(&smem.values_empty[i]), kScoreWarps);
+    }
+    for (int i = 0; i < Smem::kTopPlaces; ++i) barrier_init(smem_address(&smem.tops_full[i]), 1);
+    for (int i = 0; i < Smem::kPlaces; ++i) {
+      barrier_init(smem_address(&smem.weights_full[i]), 1);
+      barrier_init(smem_address(&smem.weights_free[i]), kBlocks * kScoreWarps);
+    }
+    sm90::barrier_init_fence();
+  }
+  if (threadIdx.x < sizeof(PlanPart) / sizeof(int4)) {
+    reinterpret_cast<int4 *>(&smem.part)[threadIdx.x] =
+        reinterpret_cast<const int4 *>(p.parts + blockIdx.z)[threadIdx.x];
+  }
+  sm90::cluster_sync();
+  if (warpgroup == 0) {
+    sm90::take_registers<224>();
+    sm90::wait_for_previous_kernel();
+    score_role<kBlocks>(smem, p, tile, rank);
+  } else if (warpgroup == 1) {
+    sm90::take_registers<208>();
+    sm90::wait_for_previous_kernel();
+    value_role<kBlocks>(smem, p, tile, rank);
+  } else {
+    sm90::give_registers<40>();
+    const int warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
+    if (warp == 0) keys_role<kBlocks>(smem, maps, p, tile, rank);
+    else if (warp == 1) values_role<kBlocks>(smem, maps, p, tile, rank);
+  }
+  sm90::cluster_sync();  // a block's shared memory must outlive what the others send to it
+}
+
+}  // namespace mla::cuda::team
