@@ -64,7 +64,7 @@ mla_status decode_by_teams(const mla_decode_args &args, const DecodeShape &shape
                            cudaStream_t stream, std::string &error) {
   TeamMaps maps;
   const mla_tensor &q = args.q, &cache = args.cache;
-  if (!encode_row_map(maps.queries, q.data, kHeadDim, shape.rows, q.stride[2], shape.batch, q.stride[0], kStepTokens) ||
+  if (!encode_row_map(maps.queries, q.data, kHeadDim, shape.rows, q.stride[2], shape.batch, q.stride[0], kWarpRows) ||
       !encode_atom_map(maps.cache, cache.data, kHeadDim, kBlockTokens, cache.stride[1], cache.shape[0], cache.stride[0],
                        kStepTokens) ||
       !encode_row_map(maps.values, cache.data, kHeadDim, kBlockTokens, cache.stride[1], cache.shape[0], cache.stride[0],

@@ -8,7 +8,7 @@
 
 namespace mla::cuda {
 
-// Of the queries, in boxes of 32 rows; of the cache, in steps of whole rows, and in cache blocks of a block's share of the columns.
+// Of the queries, in boxes of 16 rows; of the cache, in steps of whole rows, and in cache blocks of a block's share of the columns.
 struct TeamMaps {
   CUtensorMap queries, cache, values;
 };

@@ -17,11 +17,16 @@
 namespace mla::cuda::team {
 
 // What a row's weights of a cache block come with: factors for what was accumulated before each of its two steps, the maximum then
-// in use, and for each of a row's four lanes the sum of its weights of either step.
+// in use, and for each of a row's four lanes the sum of its weights of either step. The first row of a warp tells whether a factor
+// of the second step is not 1 for one of its rows.
 struct alignas(16) RowNote {
-  float rescale[2], maximum, unused;
+  float rescale[2], maximum, moves;
   float sums[2][4];
 };
+
+// Sixteen query rows, in columns of 64 values. A stage of keys has room for those of two warps.
+constexpr int kGroupBytes = kChunks * kWarpRows * 128, kQueryGroups = kStageBytes / kGroupBytes;
+static_assert(kQueryGroups == 2);
 
 template <int kBlocks>
 struct TeamSmem {
@@ -33,10 +38,10 @@ struct TeamSmem {
   static constexpr int kTopPlaces = 4 * kBlocks;
   static_assert(kPlaces % kBlocks == 0 && kTopPlaces >= 2 * kBlocks + kPlaces);
 
-  uint8_t keys[kKeyStages][kStageBytes];  // a step each, in atoms; the queries' second half, in columns, comes here, too
+  uint8_t keys[kKeyStages][kStageBytes];  // a step each, in atoms; the queries of warps 2 and 3 come here, too
   union {
     uint8_t values[kValueStages][kBlockTokens * kColumns * 2];  // of a cache block, columns of 64 values
-    uint8_t queries[kStageBytes];                               // the first half
+    uint8_t queries[kQueryGroups][kGroupBytes];                 // of warps 0 and 1
   };
   uint8_t weights[kPlaces][kTileRows * 128];  // P: 64 keys a row, BF16, swizzled
   RowNote notes[kPlaces][kTileRows];
@@ -46,7 +51,9 @@ struct TeamSmem {
   uint64_t queries_full, queries_read;
   uint64_t values_full[kValueStages], values_empty[kValueStages];
   uint64_t tops_full[kTopPlaces];
-  uint64_t weights_full[kPlaces], weights_free[kPlaces];  // free: in the block that fills the place
+  // Of each block's own places: the score warps have filled it, all blocks are done with it.
+  uint64_t weights_ready[kPlaces], weights_free[kPlaces];
+  uint64_t weights_full[kPlaces];
 };
 
 using RuleWalk = PartWalk<Walk::kByRule>;
@@ -88,42 +95,50 @@ __device__ __forceinline__ int row_groups(const DecodeParams &p, int tile) {
 
 // ---- copy -------------------------------------------------------------------------------------------------------------
 
+// Loads the queries of `groups` warps from the first-th on, each as one box. By one thread.
+__device__ __forceinline__ void load_queries(const TeamMaps &maps, uint32_t target, uint32_t full, int seq, int tile, int first,
+                                             int groups, uint64_t policy) {
+  sm90::barrier_expect_bytes(full, groups * kGroupBytes);
+  for (int i = 0; i < groups; ++i) {
+    sm90::tma_load(target + i * kGroupBytes, &maps.queries, full, 0, tile * kTileRows + (first + i) * kWarpRows, 0, seq, policy);
+  }
+}
+
 // Keys of this step's tokens, the last s_q of a sequence, come after the wait for the kernel before, which may have written them.
 template <int kBlocks>
 __device__ __forceinline__ void keys_role(TeamSmem<kBlocks> &smem, const TeamMaps &maps, const DecodeParams &p, int tile,
                                           int rank) {
   using Smem = TeamSmem<kBlocks>;
-  const bool leader = threadIdx.x % 32 == 0, two_halves = p.rows - tile * kTileRows > kStepTokens;
+  const bool leader = threadIdx.x % 32 == 0;
+  const int more_groups = row_groups(p, tile) - kQueryGroups;
   const uint64_t once = sm90::evict_first_policy(), again = sm90::evict_last_policy();
   RingPosition<Smem::kKeyStages> ring;
   auto fill = [&](auto place, auto load) {
     if (leader) {
       sm90::barrier_wait(sm90::smem_address(&smem.keys_empty[place.place]), place.parity ^ 1);
-      const uint32_t full = sm90::smem_address(&smem.keys_full[place.place]);
-      sm90::barrier_expect_bytes(full, kStageBytes);
-      load(sm90::smem_address(smem.keys[place.place]), full);
+      load(sm90::smem_address(smem.keys[place.place]), sm90::smem_address(&smem.keys_full[place.place]));
     }
   };
-  int unit = 0, early = Smem::kKeyStages - (two_halves ? 1 : 0);
+  int unit = 0, early = Smem::kKeyStages - (more_groups > 0 ? 1 : 0);
   bool waited = false;
   for (RuleWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
     const auto queries_place = ring;
-    const bool second_half = share.takes_queries() && two_halves;
-    auto load_queries = [&] {
-      if (!second_half) return;
+    const bool queries = share.takes_queries() && more_groups > 0;
+    auto load_more_queries = [&] {
+      if (!queries) return;
       fill(queries_place, [&](uint32_t target, uint32_t full) {
-        sm90::tma_load(target, &maps.queries, full, 0, tile * kTileRows + kStepTokens, 0, share.seq, again);
+        load_queries(maps, target, full, share.seq, tile, kQueryGroups, more_groups, again);
       });
     };
     auto wait_for_previous = [&] {
       sm90::wait_for_previous_kernel();
       waited = true;
-      load_queries();
+      load_more_queries();
     };
-    if (second_half) ring.next();
-    if (waited) load_queries();
+    if (queries) ring.next();
+    if (waited) load_more_queries();
     const int first = first_own<kBlocks>(unit, rank) - unit, units = units_of(share);
     TableReader table(p, share, first, kBlocks);
     for (int i = 0; first + i * kBlocks < units; ++i) {
@@ -131,6 +146,7 @@ __device__ __forceinline__ void keys_role(TeamSmem<kBlocks> &smem, const TeamMap
       for (int step = first_step; step < min(first_step + kStepsPerBlock, share.end_step); ++step) {
         if (!waited && (early-- == 0 || (step + 1) * kStepTokens > share.length - p.s_q)) wait_for_previous();
         fill(ring, [&](uint32_t target, uint32_t full) {
+          sm90::barrier_expect_bytes(full, kStageBytes);
           sm90::tma_load(target, &maps.cache, full, 0, 0, 0, step % kStepsPerBlock * (kStepTokens / kAtomKeys), cache_block, once);
         });
         ring.next();
@@ -161,9 +177,8 @@ __device__ __forceinline__ void values_role(TeamSmem<kBlocks> &smem, const TeamM
           sm90::barrier_wait(sm90::smem_address(&smem.values_empty[last_use.place]), last_use.parity ^ 1);
           last_use.next();
         }
-        const uint32_t full = sm90::smem_address(&smem.queries_full);
-        sm90::barrier_expect_bytes(full, kStageBytes);
-        sm90::tma_load(sm90::smem_address(smem.queries), &maps.queries, full, 0, tile * kTileRows, 0, share.seq, again);
+        load_queries(maps, sm90::smem_address(smem.queries), sm90::smem_address(&smem.queries_full), share.seq, tile, 0,
+                     min(row_groups(p, tile), kQueryGroups), again);
         sm90::barrier_wait(sm90::smem_address(&smem.queries_read), queries_parity);
       }
       queries_parity ^= 1;
@@ -183,55 +198,83 @@ __device__ __forceinline__ void values_role(TeamSmem<kBlocks> &smem, const TeamM
   }
 }
 
+// Sends P of the block's own cache blocks to the others.
+template <int kBlocks>
+__device__ __forceinline__ void send_role(TeamSmem<kBlocks> &smem, const DecodeParams &p, int tile, int rank) {
+  using Smem = TeamSmem<kBlocks>;
+  const int to = threadIdx.x % 32, rows = row_groups(p, tile) * kWarpRows;
+  int unit = 0;
+  for (RuleWalk walk(smem.part, p); !walk.done();) {
+    const Share share = walk.take();
+    if (share.empty()) continue;
+    const int end = unit + units_of(share);
+    for (int mine = first_own<kBlocks>(unit, rank); mine < end; mine += kBlocks) {
+      const int place = mine % Smem::kPlaces;
+      sm90::barrier_wait(sm90::smem_address(&smem.weights_ready[place]), mine / Smem::kPlaces % 2);
+      const uint32_t full = sm90::smem_address(&smem.weights_full[place]);
+      if (to == rank) {
+        sm90::barrier_arrive(full);
+      } else if (to < kBlocks) {
+        const uint32_t weights = sm90::smem_address(smem.weights[place]), notes = sm90::smem_address(smem.notes[place]);
+        const uint32_t barrier = sm90::remote_address(full, to);
+        sm90::bulk_store_remote(sm90::remote_address(notes, to), notes, rows * sizeof(RowNote), barrier);
+        sm90::bulk_store_remote(sm90::remote_address(weights, to), weights, rows * 128, barrier);
+      }
+      __syncwarp();
+    }
+    unit = end;
+  }
+}
+
 // ---- score ------------------------------------------------------------------------------------------------------------
 
 using AllQueries = uint32_t[kHeadDim / 16][4];
 
-// Takes the queries into registers: those of warps 0 and 1 as the first half, the others as a stage of keys, if there are any.
+// Takes the queries into registers.
 template <int kBlocks, typename Ring>
-__device__ __forceinline__ void take_queries(TeamSmem<kBlocks> &smem, AllQueries &q, Ring &ring, uint32_t parity,
-                                             bool two_halves) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int row = warp % 2 * 16 + lane % 16;
-  auto read = [&](const uint8_t *half) {
+__device__ __forceinline__ void take_queries(TeamSmem<kBlocks> &smem, AllQueries &q, Ring &ring, uint32_t parity, int groups) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = lane % 16;
+  const bool in_ring = warp >= kQueryGroups;
+  const uint8_t *mine = (in_ring ? smem.keys[ring.place] : smem.queries[0]) + warp % kQueryGroups * kGroupBytes + row * 128;
+  if (!in_ring) sm90::barrier_wait(sm90::smem_address(&smem.queries_full), parity);
+  if (groups > kQueryGroups) sm90::barrier_wait(sm90::smem_address(&smem.keys_full[ring.place]), ring.parity);
+  if (warp < groups) {
 #pragma unroll
     for (int k = 0; k < kHeadDim / 16; ++k) {
       const int piece = k % 4 * 2 + lane / 16;
-      sm90::load_matrices(q[k], sm90::smem_address(half) + k / 4 * kChunkBytes + row * 128 + ((piece ^ (row % 8)) << 4));
+      sm90::load_matrices(q[k], sm90::smem_address(mine) + k / 4 * (kWarpRows * 128) + ((piece ^ (row % 8)) << 4));
     }
-  };
-  if (warp < 2) {
-    sm90::barrier_wait(sm90::smem_address(&smem.queries_full), parity);
-    read(smem.queries);
-    __syncwarp();
-    if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.queries_read));
-  }
-  if (!two_halves) {
-    if (warp < 2) return;
+  } else {
 #pragma unroll
     for (int k = 0; k < kHeadDim / 16; ++k) q[k][0] = q[k][1] = q[k][2] = q[k][3] = 0;
-    return;
   }
-  sm90::barrier_wait(sm90::smem_address(&smem.keys_full[ring.place]), ring.parity);
-  if (warp >= 2) read(smem.keys[ring.place]);
   __syncwarp();
+  if (!in_ring && lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.queries_read));
+  if (groups <= kQueryGroups) return;
   if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[ring.place]));
   ring.next();
 }
 
-// S = Q K^T of a step, the products in the order of decode_score.cuh's.
-__device__ __forceinline__ void multiply_step(float (&s)[16], const AllQueries &q, const uint8_t *stage) {
-  const uint64_t keys = sm90::swizzled_descriptor(sm90::smem_address(stage), 0, kAtomRowBytes);
-  sm90::hold(s);
+// S = Q K^T of two steps, the products of each in the order of decode_score.cuh's; those of one wait for each other.
+__device__ __forceinline__ void multiply_steps(float (&s)[kStepsPerBlock][16], const AllQueries &q, const uint8_t *first,
+                                               const uint8_t *second) {
+  const uint64_t keys[] = {sm90::swizzled_descriptor(sm90::smem_address(first), 0, kAtomRowBytes),
+                           sm90::swizzled_descriptor(sm90::smem_address(second), 0, kAtomRowBytes)};
+  sm90::hold(s[0]);
+  sm90::hold(s[1]);
   sm90::wgmma_fence();
 #pragma unroll
   for (int n = 0; n < kHeadDim / 16; ++n) {
     const int i = n % 4 != 3 ? n - n / 4 : kRegisterSlices + n / 4;
-    sm90::wgmma_m64n32k16_ra(s, q[i], sm90::advance(keys, i / 4 * kAtomBytes + i % 4 * 32), n > 0);
+#pragma unroll
+    for (int step = 0; step < kStepsPerBlock; ++step) {
+      sm90::wgmma_m64n32k16_ra(s[step], q[i], sm90::advance(keys[step], i / 4 * kAtomBytes + i % 4 * 32), n > 0);
+    }
   }
   sm90::wgmma_commit();
   sm90::wgmma_wait<0>();
-  sm90::hold(s);
+  sm90::hold(s[0]);
+  sm90::hold(s[1]);
 }
 
 // The running maxima of this thread's two rows, as decode_score.cuh's Weigher moves them.
@@ -247,7 +290,7 @@ template <int kBlocks>
 __device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const DecodeParams &p, int tile, int rank) {
   using Smem = TeamSmem<kBlocks>;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, groups = row_groups(p, tile);
-  const bool has_rows = warp < groups, two_halves = p.rows - tile * kTileRows > kStepTokens;
+  const bool has_rows = warp < groups;
   const int row = warp * kWarpRows + lane / 4;  // and the one eight below it
   // Where this lane's row of a place of P begins, to be combined with a 16-byte piece of it by exclusive or: that is the swizzle.
   const int stored_row = warp * kWarpRows + lane % 16;
@@ -261,22 +304,26 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const Decode
     const Share share = walk.take();
     if (share.empty()) continue;
     if (share.takes_queries()) {
-      take_queries<kBlocks>(smem, q, ring, queries_parity, two_halves);
+      take_queries<kBlocks>(smem, q, ring, queries_parity, groups);
       queries_parity ^= 1;
     }
     Maxima maxima(p.scale_log2);
     const int end = unit + units_of(share);
     int seen = unit;
-    // Takes in the maxima of others' cache blocks up to `to`.
+    // Takes in the maxima of others' cache blocks up to `to`, at most 2 kBlocks. A lane waits for one of them.
     auto catch_up = [&](int to) {
+      const int mine = seen + lane;
+      if (mine < to) {
+        const uint32_t full = sm90::smem_address(&smem.tops_full[mine % Smem::kTopPlaces]);
+        if (warp == 0) sm90::barrier_expect_bytes(full, groups * kWarpRows * sizeof(float2));
+        sm90::barrier_wait(full, mine / Smem::kTopPlaces % 2);
+      }
+      __syncwarp();
+#pragma unroll 4
       for (; seen < to; ++seen) {
-        const int place = seen % Smem::kTopPlaces;
-        const uint32_t full = sm90::smem_address(&smem.tops_full[place]);
-        if (threadIdx.x == 0) sm90::barrier_expect_bytes(full, groups * kWarpRows * sizeof(float2));
-        sm90::barrier_wait(full, seen / Smem::kTopPlaces % 2);
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-          const float2 top = smem.tops[place][row + 8 * r];
+          const float2 top = smem.tops[seen % Smem::kTopPlaces][row + 8 * r];
           maxima.take(r, top.x);
           maxima.take(r, top.y);
         }
@@ -285,19 +332,23 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const Decode
 
     for (int mine = first_own<kBlocks>(unit, rank); mine < end; mine += kBlocks) {
       const int first_step = share.first_step + (mine - unit) * kStepsPerBlock;
+      const bool both = first_step + 1 < share.end_step;
       float s[kStepsPerBlock][16], top[kStepsPerBlock][2];
+      auto next = ring;
+      if (both) next.next();
+      sm90::barrier_wait(sm90::smem_address(&smem.keys_full[ring.place]), ring.parity);
+      sm90::barrier_wait(sm90::smem_address(&smem.keys_full[next.place]), next.parity);
+      multiply_steps(s, q, smem.keys[ring.place], smem.keys[next.place]);
+      if (lane == 0) {
+        sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[ring.place]));
+        if (both) sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[next.place]));
+      }
+      ring = next;
+      ring.next();
 #pragma unroll
       for (int step = 0; step < kStepsPerBlock; ++step) {
-        if (first_step + step < share.end_step) {
-          sm90::barrier_wait(sm90::smem_address(&smem.keys_full[ring.place]), ring.parity);
-          multiply_step(s[step], q, smem.keys[ring.place]);
-          if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[ring.place]));
-          ring.next();
-          mask_scores(s[step], (first_step + step) * kStepTokens, share.length, p, tile);
-        } else {
-#pragma unroll
-          for (int i = 0; i < 16; ++i) s[step][i] = -INFINITY;
-        }
+        // The second of one step alone lies beyond the sequence.
+        mask_scores(s[step], (first_step + step) * kStepTokens, share.length, p, tile);
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           top[step][r] = s[step][2 * r];
@@ -309,20 +360,19 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const Decode
           for (int far = 1; far <= 2; far *= 2) top[step][r] = fmaxf(top[step][r], __shfl_xor_sync(~0u, top[step][r], far));
         }
       }
-      if (has_rows) {  // a row a lane
-        float2 of_lane;
+      if (has_rows) {  // a row a lane, to two blocks at a time
         const int from = lane % 8 * 4;
-        const float high[2] = {__shfl_sync(~0u, top[0][0], from), __shfl_sync(~0u, top[1][0], from)};
-        const float low[2] = {__shfl_sync(~0u, top[0][1], from), __shfl_sync(~0u, top[1][1], from)};
-        of_lane = lane < 8 ? make_float2(high[0], high[1]) : make_float2(low[0], low[1]);
+        const float2 high = {__shfl_sync(~0u, top[0][0], from), __shfl_sync(~0u, top[1][0], from)};
+        const float2 low = {__shfl_sync(~0u, top[0][1], from), __shfl_sync(~0u, top[1][1], from)};
+        const float2 of_lane = lane / 8 % 2 == 0 ? high : low;
         const int place = mine % Smem::kTopPlaces;
         const uint32_t target = sm90::smem_address(&smem.tops[place][warp * kWarpRows + lane % kWarpRows]);
         const uint32_t full = sm90::smem_address(&smem.tops_full[place]);
-#pragma unroll
-        for (int to = 0; to < kBlocks; ++to) {
-          if (to == rank || lane >= kWarpRows) continue;
-          sm90::store_remote(sm90::remote_address(target, to), of_lane, sm90::remote_address(full, to));
+#pragma unroll 1
+        for (int to = lane / kWarpRows; to < kBlocks; to += 2) {
+          if (to != rank) sm90::store_remote(sm90::remote_address(target, to), of_lane, sm90::remote_address(full, to));
         }
+        __syncwarp();
       }
       catch_up(mine);
       seen = mine + 1;
@@ -362,27 +412,16 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const Decode
 #pragma unroll
           for (int r = 0; r < 2; ++r) smem.notes[place][row + 8 * r].sums[step][lane % 4] = sum[r];
         }
+        const bool moves = __any_sync(~0u, rescale[1][0] != 1.0f || rescale[1][1] != 1.0f);
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           if (lane % 4 > 0) continue;
           *reinterpret_cast<float4 *>(&smem.notes[place][row + 8 * r]) =
-              make_float4(rescale[0][r], rescale[1][r], maxima.of[r], 0.0f);
+              make_float4(rescale[0][r], rescale[1][r], maxima.of[r], moves ? 1.0f : 0.0f);
         }
       }
       sm90::fence_async_proxy();
-      sm90::warpgroup_sync(kScoreSync);
-      const uint32_t full = sm90::smem_address(&smem.weights_full[place]);
-      if (threadIdx.x < kBlocks) {  // a block of the team a lane
-        const uint32_t to = threadIdx.x;
-        if (static_cast<int>(to) == rank) {
-          sm90::barrier_arrive(full);
-        } else {
-          const uint32_t weights = sm90::smem_address(smem.weights[place]), notes = sm90::smem_address(smem.notes[place]);
-          const uint32_t barrier = sm90::remote_address(full, to);
-          sm90::bulk_store_remote(sm90::remote_address(weights, to), weights, groups * kWarpRows * 128, barrier);
-          sm90::bulk_store_remote(sm90::remote_address(notes, to), notes, groups * kWarpRows * sizeof(RowNote), barrier);
-        }
-      }
+      sm90::barrier_arrive(sm90::smem_address(&smem.weights_ready[place]));
     }
     catch_up(end);
     unit = end;
@@ -421,6 +460,26 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const Decode
     }
   };
 
+  auto start = [&] {
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) sm90::hold(o[part]);
+    sm90::wgmma_fence();
+  };
+  auto scale = [&](const float (&factors)[2]) {
+    if (!__any_sync(~0u, factors[0] != 1.0f || factors[1] != 1.0f)) return;
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) {
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) o[part][k] *= factors[k / 2 % 2];
+    }
+  };
+  auto finish = [&] {
+    sm90::wgmma_commit();
+    sm90::wgmma_wait<0>();
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) sm90::hold(o[part]);
+  };
+
   for (RuleWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     const int units = units_of(share);
@@ -453,30 +512,22 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const Decode
       }
       const uint64_t weights = sm90::swizzled_descriptor(sm90::smem_address(smem.weights[place]), 0);
       const uint64_t values = sm90::swizzled_descriptor(sm90::smem_address(smem.values[ring.place]), kBlockTokens * 128);
-#pragma unroll
-      for (int step = 0; step < kStepsPerBlock; ++step) {
-        if (step >= steps) break;
-        const bool moved = __any_sync(~0u, rescale[step][0] != 1.0f || rescale[step][1] != 1.0f);
-        if (warp < groups && moved) {
-#pragma unroll
-          for (int part = 0; part < kParts; ++part) {
-#pragma unroll
-            for (int k = 0; k < kCount; ++k) o[part][k] *= rescale[step][k / 2 % 2];
-          }
+      bool moves = false;  // between the steps
+      for (int group = 0; group < groups; ++group) moves = moves || smem.notes[place][group * kWarpRows].moves != 0.0f;
+      if (i > 0) scale(rescale[0]);
+      start();
+      multiply(weights, values);
+      multiply(sm90::advance(weights, 32), sm90::advance(values, 2048));
+      if (steps > 1) {
+        if (moves) {  // all warps or none: they start products together
+          finish();
+          scale(rescale[1]);
+          start();
         }
-#pragma unroll
-        for (int part = 0; part < kParts; ++part) sm90::hold(o[part]);
-        sm90::wgmma_fence();
-#pragma unroll
-        for (int k = 0; k < kStepTokens / 16; ++k) {
-          const int keys = step * (kStepTokens / 16) + k;
-          multiply(sm90::advance(weights, keys * 32), sm90::advance(values, keys * 2048));
-        }
-        sm90::wgmma_commit();
-        sm90::wgmma_wait<0>();
-#pragma unroll
-        for (int part = 0; part < kParts; ++part) sm90::hold(o[part]);
+        multiply(sm90::advance(weights, 2 * 32), sm90::advance(values, 2 * 2048));
+        multiply(sm90::advance(weights, 3 * 32), sm90::advance(values, 3 * 2048));
       }
+      finish();
       if (lane == 0) {
         sm90::barrier_arrive(sm90::smem_address(&smem.values_empty[ring.place]));
         sm90::barrier_arrive_remote(sm90::smem_address(&smem.weights_free[place]), owner, 1);
@@ -533,6 +584,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int i = 0; i < Smem::kTopPlaces; ++i) barrier_init(smem_address(&smem.tops_full[i]), 1);
     for (int i = 0; i < Smem::kPlaces; ++i) {
       barrier_init(smem_address(&smem.weights_full[i]), 1);
+      barrier_init(smem_address(&smem.weights_ready[i]), kScoreWarps * 32);
       barrier_init(smem_address(&smem.weights_free[i]), kBlocks * kScoreWarps);
     }
     sm90::barrier_init_fence();
@@ -555,6 +607,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
     if (warp == 0) keys_role<kBlocks>(smem, maps, p, tile, rank);
     else if (warp == 1) values_role<kBlocks>(smem, maps, p, tile, rank);
+    else if (warp == 2) send_role<kBlocks>(smem, p, tile, rank);
   }
   sm90::cluster_sync();  // a block's shared memory must outlive what the others send to it
 }
