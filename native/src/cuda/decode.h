@@ -20,7 +20,7 @@ struct DecodeShape {
   int rows;               // query rows of a sequence: s_q * heads, query-major
   int tiles;              // 64-row tiles of them, a thread block each
   int cluster;            // thread blocks that share what they read from the cache: 1 or 2
-  int team;               // thread blocks that share a tile of a part, by the deterministic plan (decode_team.h): 1, 2, 4 or 8
+  int team;               // thread blocks that share a tile of a part, by the deterministic plan (decode_team.h): 1, 4 or 8
   int parts;              // workers; the grid is team x tiles x parts
   int sequence_overhead;  // cost of the queries of a sequence, in steps of 32 keys
   int split_overhead;     // and of the outputs of a split of it

@@ -56,7 +56,6 @@ TeamShape team_shape(const DecodeShape &shape) {
   const int64_t items = int64_t{shape.batch} * splits * shape.tiles;
   if (shape.most_splits == 1 && items <= teams_at_once<8>()) return {8, teams_at_once<8>()};
   if (items <= teams_at_once<4>()) return {4, teams_at_once<4>()};
-  if (items <= teams_at_once<2>()) return {2, teams_at_once<2>()};
   return {1, 0};
 }
 
@@ -72,9 +71,7 @@ mla_status decode_by_teams(const mla_decode_args &args, const DecodeShape &shape
     error = "mla_decode: the driver did not make a tensor map; is it of CUDA 12 or later?";
     return MLA_UNSUPPORTED;
   }
-  const cudaError_t status = shape.team == 8   ? launch<8>(shape, maps, params, stream)
-                             : shape.team == 4 ? launch<4>(shape, maps, params, stream)
-                                               : launch<2>(shape, maps, params, stream);
+  const cudaError_t status = shape.team == 8 ? launch<8>(shape, maps, params, stream) : launch<4>(shape, maps, params, stream);
   return device_status(status, "mla_decode", error);
 }
 

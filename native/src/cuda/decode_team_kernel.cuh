@@ -18,9 +18,10 @@ namespace mla::cuda::team {
 
 // What a row's weights of a cache block come with: factors for what was accumulated before each of its two steps, the maximum then
 // in use, and for each of a row's four lanes the sum of its weights of either step. The first row of a warp tells whether a factor
-// of the second step is not 1 for one of its rows.
+// of a step is not 1 for one of its rows: bit by bit.
 struct alignas(16) RowNote {
-  float rescale[2], maximum, moves;
+  float rescale[2], maximum;
+  int moves;
   float sums[2][4];
 };
 
@@ -31,14 +32,14 @@ static_assert(kQueryGroups == 2);
 template <int kBlocks>
 struct TeamSmem {
   static constexpr int kColumns = kValueDim / kBlocks;  // of O
-  static constexpr int kKeyStages = kBlocks == 8 ? 2 : 3;
-  static constexpr int kValueStages = kBlocks == 8 ? 5 : kBlocks == 4 ? 4 : 2;
-  static constexpr int kPlaces = kBlocks == 2 ? 4 : kBlocks;  // of P
+  static constexpr int kValueStages = kBlocks == 8 ? 5 : 4;
+  static constexpr int kPlaces = kBlocks;  // of P
   // Of maxima: nobody is further ahead of another's maxima than two rounds and the places of P.
   static constexpr int kTopPlaces = 4 * kBlocks;
   static_assert(kPlaces % kBlocks == 0 && kTopPlaces >= 2 * kBlocks + kPlaces);
 
-  uint8_t keys[kKeyStages][kStageBytes];  // a step each, in atoms; the queries of warps 2 and 3 come here, too
+  // Both steps of a cache block, in atoms. The queries of warps 2 and 3 come through the second's place, before its keys.
+  uint8_t keys[kStepsPerBlock][kStageBytes];
   union {
     uint8_t values[kValueStages][kBlockTokens * kColumns * 2];  // of a cache block, columns of 64 values
     uint8_t queries[kQueryGroups][kGroupBytes];                 // of warps 0 and 1
@@ -47,7 +48,7 @@ struct TeamSmem {
   RowNote notes[kPlaces][kTileRows];
   float2 tops[kTopPlaces][kTileRows];  // maxima of both steps
   PlanPart part;
-  uint64_t keys_full[kKeyStages], keys_empty[kKeyStages];
+  uint64_t keys_full[kStepsPerBlock], keys_empty[kStepsPerBlock];
   uint64_t queries_full, queries_read;
   uint64_t values_full[kValueStages], values_empty[kValueStages];
   uint64_t tops_full[kTopPlaces];
@@ -104,55 +105,58 @@ __device__ __forceinline__ void load_queries(const TeamMaps &maps, uint32_t targ
   }
 }
 
-// Keys of this step's tokens, the last s_q of a sequence, come after the wait for the kernel before, which may have written them.
+// How often each place for a step has been filled: the parity of its next use.
+struct KeyUses {
+  uint32_t parity[kStepsPerBlock] = {};
+};
+
+// Whole cache blocks: what lies behind a sequence's end does no harm. Keys of this step's tokens, the last s_q of a sequence, come
+// after the wait for the kernel before, which may have written them.
 template <int kBlocks>
 __device__ __forceinline__ void keys_role(TeamSmem<kBlocks> &smem, const TeamMaps &maps, const DecodeParams &p, int tile,
                                           int rank) {
-  using Smem = TeamSmem<kBlocks>;
   const bool leader = threadIdx.x % 32 == 0;
   const int more_groups = row_groups(p, tile) - kQueryGroups;
   const uint64_t once = sm90::evict_first_policy(), again = sm90::evict_last_policy();
-  RingPosition<Smem::kKeyStages> ring;
-  auto fill = [&](auto place, auto load) {
+  KeyUses uses;
+  auto fill = [&](int step, auto load) {
     if (leader) {
-      sm90::barrier_wait(sm90::smem_address(&smem.keys_empty[place.place]), place.parity ^ 1);
-      load(sm90::smem_address(smem.keys[place.place]), sm90::smem_address(&smem.keys_full[place.place]));
+      sm90::barrier_wait(sm90::smem_address(&smem.keys_empty[step]), uses.parity[step] ^ 1);
+      load(sm90::smem_address(smem.keys[step]), sm90::smem_address(&smem.keys_full[step]));
     }
+    uses.parity[step] ^= 1;
   };
-  int unit = 0, early = Smem::kKeyStages - (more_groups > 0 ? 1 : 0);
-  bool waited = false;
+  int unit = 0;
+  bool waited = false, fresh = true;  // fresh: nothing has been loaded
   for (RuleWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
-    const auto queries_place = ring;
-    const bool queries = share.takes_queries() && more_groups > 0;
+    const int first = first_own<kBlocks>(unit, rank) - unit, units = units_of(share);
+    bool queries = share.takes_queries() && more_groups > 0;  // are still to be loaded
     auto load_more_queries = [&] {
+      if (!waited) sm90::wait_for_previous_kernel();
+      waited = true;
       if (!queries) return;
-      fill(queries_place, [&](uint32_t target, uint32_t full) {
+      queries = false;
+      fill(1, [&](uint32_t target, uint32_t full) {
         load_queries(maps, target, full, share.seq, tile, kQueryGroups, more_groups, again);
       });
     };
-    auto wait_for_previous = [&] {
-      sm90::wait_for_previous_kernel();
-      waited = true;
-      load_more_queries();
-    };
-    if (queries) ring.next();
-    if (waited) load_more_queries();
-    const int first = first_own<kBlocks>(unit, rank) - unit, units = units_of(share);
     TableReader table(p, share, first, kBlocks);
     for (int i = 0; first + i * kBlocks < units; ++i) {
-      const int cache_block = table(i), first_step = share.first_step + (first + i * kBlocks) * kStepsPerBlock;
-      for (int step = first_step; step < min(first_step + kStepsPerBlock, share.end_step); ++step) {
-        if (!waited && (early-- == 0 || (step + 1) * kStepTokens > share.length - p.s_q)) wait_for_previous();
-        fill(ring, [&](uint32_t target, uint32_t full) {
+      const int cache_block = table(i), key = (share.first_step + (first + i * kBlocks) * kStepsPerBlock) * kStepTokens;
+      const bool early = fresh && key + kBlockTokens <= share.length - p.s_q;
+      fresh = false;
+#pragma unroll
+      for (int step = 0; step < kStepsPerBlock; ++step) {
+        if (!early || (step == 1 && queries)) load_more_queries();
+        fill(step, [&](uint32_t target, uint32_t full) {
           sm90::barrier_expect_bytes(full, kStageBytes);
-          sm90::tma_load(target, &maps.cache, full, 0, 0, 0, step % kStepsPerBlock * (kStepTokens / kAtomKeys), cache_block, once);
+          sm90::tma_load(target, &maps.cache, full, 0, 0, 0, step * (kStepTokens / kAtomKeys), cache_block, once);
         });
-        ring.next();
       }
     }
-    if (!waited) wait_for_previous();
+    load_more_queries();
     unit += units;
   }
 }
@@ -165,11 +169,15 @@ __device__ __forceinline__ void values_role(TeamSmem<kBlocks> &smem, const TeamM
   const uint64_t once = sm90::evict_first_policy(), again = sm90::evict_last_policy();
   RingPosition<Smem::kValueStages> ring;
   uint32_t queries_parity = 0;
-  sm90::wait_for_previous_kernel();
-  sm90::launch_dependents();
+  bool waited = false;
   for (RuleWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
+    if (!waited) {
+      sm90::wait_for_previous_kernel();
+      sm90::launch_dependents();
+      waited = true;
+    }
     if (share.takes_queries()) {
       if (leader) {
         auto last_use = ring;  // the queries take the place of all stages
@@ -231,13 +239,13 @@ __device__ __forceinline__ void send_role(TeamSmem<kBlocks> &smem, const DecodeP
 using AllQueries = uint32_t[kHeadDim / 16][4];
 
 // Takes the queries into registers.
-template <int kBlocks, typename Ring>
-__device__ __forceinline__ void take_queries(TeamSmem<kBlocks> &smem, AllQueries &q, Ring &ring, uint32_t parity, int groups) {
+template <int kBlocks>
+__device__ __forceinline__ void take_queries(TeamSmem<kBlocks> &smem, AllQueries &q, KeyUses &uses, uint32_t parity, int groups) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = lane % 16;
-  const bool in_ring = warp >= kQueryGroups;
-  const uint8_t *mine = (in_ring ? smem.keys[ring.place] : smem.queries[0]) + warp % kQueryGroups * kGroupBytes + row * 128;
-  if (!in_ring) sm90::barrier_wait(sm90::smem_address(&smem.queries_full), parity);
-  if (groups > kQueryGroups) sm90::barrier_wait(sm90::smem_address(&smem.keys_full[ring.place]), ring.parity);
+  const bool by_keys = warp >= kQueryGroups;
+  const uint8_t *mine = (by_keys ? smem.keys[1] : smem.queries[0]) + warp % kQueryGroups * kGroupBytes + row * 128;
+  if (!by_keys) sm90::barrier_wait(sm90::smem_address(&smem.queries_full), parity);
+  if (groups > kQueryGroups) sm90::barrier_wait(sm90::smem_address(&smem.keys_full[1]), uses.parity[1]);
   if (warp < groups) {
 #pragma unroll
     for (int k = 0; k < kHeadDim / 16; ++k) {
@@ -249,17 +257,16 @@ __device__ __forceinline__ void take_queries(TeamSmem<kBlocks> &smem, AllQueries
     for (int k = 0; k < kHeadDim / 16; ++k) q[k][0] = q[k][1] = q[k][2] = q[k][3] = 0;
   }
   __syncwarp();
-  if (!in_ring && lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.queries_read));
+  if (!by_keys && lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.queries_read));
   if (groups <= kQueryGroups) return;
-  if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[ring.place]));
-  ring.next();
+  if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[1]));
+  uses.parity[1] ^= 1;
 }
 
-// S = Q K^T of two steps, the products of each in the order of decode_score.cuh's; those of one wait for each other.
-__device__ __forceinline__ void multiply_steps(float (&s)[kStepsPerBlock][16], const AllQueries &q, const uint8_t *first,
-                                               const uint8_t *second) {
-  const uint64_t keys[] = {sm90::swizzled_descriptor(sm90::smem_address(first), 0, kAtomRowBytes),
-                           sm90::swizzled_descriptor(sm90::smem_address(second), 0, kAtomRowBytes)};
+// S = Q K^T of two steps, the products of each in the order of decode_score.cuh's. The keys always lie in the same place: their
+// descriptors are of uniform registers then, which products otherwise wait for.
+__device__ __forceinline__ void multiply_steps(float (&s)[kStepsPerBlock][16], const AllQueries &q, const uint8_t *places) {
+  const uint64_t keys = sm90::swizzled_descriptor(sm90::smem_address(places), 0, kAtomRowBytes);
   sm90::hold(s[0]);
   sm90::hold(s[1]);
   sm90::wgmma_fence();
@@ -268,7 +275,7 @@ __device__ __forceinline__ void multiply_steps(float (&s)[kStepsPerBlock][16], c
     const int i = n % 4 != 3 ? n - n / 4 : kRegisterSlices + n / 4;
 #pragma unroll
     for (int step = 0; step < kStepsPerBlock; ++step) {
-      sm90::wgmma_m64n32k16_ra(s[step], q[i], sm90::advance(keys[step], i / 4 * kAtomBytes + i % 4 * 32), n > 0);
+      sm90::wgmma_m64n32k16_ra(s[step], q[i], sm90::advance(keys, step * kStageBytes + i / 4 * kAtomBytes + i % 4 * 32), n > 0);
     }
   }
   sm90::wgmma_commit();
@@ -295,7 +302,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const Decode
   // Where this lane's row of a place of P begins, to be combined with a 16-byte piece of it by exclusive or: that is the swizzle.
   const int stored_row = warp * kWarpRows + lane % 16;
   const uint32_t row_offset = stored_row * 128 + ((stored_row % 8) ^ (lane / 16)) * 16;
-  RingPosition<Smem::kKeyStages> ring;
+  KeyUses uses;
   uint32_t queries_parity = 0;
   AllQueries q;
   int unit = 0;
@@ -304,7 +311,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const Decode
     const Share share = walk.take();
     if (share.empty()) continue;
     if (share.takes_queries()) {
-      take_queries<kBlocks>(smem, q, ring, queries_parity, groups);
+      take_queries<kBlocks>(smem, q, uses, queries_parity, groups);
       queries_parity ^= 1;
     }
     Maxima maxima(p.scale_log2);
@@ -319,32 +326,40 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const Decode
         sm90::barrier_wait(full, mine / Smem::kTopPlaces % 2);
       }
       __syncwarp();
+      // Seldom does one of them grow: then one after the other.
+      float top[2] = {-INFINITY, -INFINITY};
 #pragma unroll 4
-      for (; seen < to; ++seen) {
+      for (int i = seen; i < to; ++i) {
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-          const float2 top = smem.tops[seen % Smem::kTopPlaces][row + 8 * r];
-          maxima.take(r, top.x);
-          maxima.take(r, top.y);
+          const float2 tops = smem.tops[i % Smem::kTopPlaces][row + 8 * r];
+          top[r] = fmaxf(top[r], fmaxf(tops.x, tops.y));
         }
       }
+      if (__any_sync(~0u, maxima.grows(0, top[0]) || maxima.grows(1, top[1]))) {
+#pragma unroll 1
+        for (int i = seen; i < to; ++i) {
+#pragma unroll
+          for (int r = 0; r < 2; ++r) {
+            const float2 tops = smem.tops[i % Smem::kTopPlaces][row + 8 * r];
+            maxima.take(r, tops.x);
+            maxima.take(r, tops.y);
+          }
+        }
+      }
+      seen = max(seen, to);
     };
 
     for (int mine = first_own<kBlocks>(unit, rank); mine < end; mine += kBlocks) {
       const int first_step = share.first_step + (mine - unit) * kStepsPerBlock;
-      const bool both = first_step + 1 < share.end_step;
       float s[kStepsPerBlock][16], top[kStepsPerBlock][2];
-      auto next = ring;
-      if (both) next.next();
-      sm90::barrier_wait(sm90::smem_address(&smem.keys_full[ring.place]), ring.parity);
-      sm90::barrier_wait(sm90::smem_address(&smem.keys_full[next.place]), next.parity);
-      multiply_steps(s, q, smem.keys[ring.place], smem.keys[next.place]);
-      if (lane == 0) {
-        sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[ring.place]));
-        if (both) sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[next.place]));
+#pragma unroll
+      for (int step = 0; step < kStepsPerBlock; ++step) {
+        sm90::barrier_wait(sm90::smem_address(&smem.keys_full[step]), uses.parity[step]);
+        uses.parity[step] ^= 1;
       }
-      ring = next;
-      ring.next();
+      multiply_steps(s, q, smem.keys[0]);
+      if (lane < kStepsPerBlock) sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[lane]));
 #pragma unroll
       for (int step = 0; step < kStepsPerBlock; ++step) {
         // The second of one step alone lies beyond the sequence.
@@ -412,12 +427,16 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const Decode
 #pragma unroll
           for (int r = 0; r < 2; ++r) smem.notes[place][row + 8 * r].sums[step][lane % 4] = sum[r];
         }
-        const bool moves = __any_sync(~0u, rescale[1][0] != 1.0f || rescale[1][1] != 1.0f);
+        int moves = 0;
+#pragma unroll
+        for (int step = 0; step < kStepsPerBlock; ++step) {
+          if (__any_sync(~0u, rescale[step][0] != 1.0f || rescale[step][1] != 1.0f)) moves |= 1 << step;
+        }
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           if (lane % 4 > 0) continue;
           *reinterpret_cast<float4 *>(&smem.notes[place][row + 8 * r]) =
-              make_float4(rescale[0][r], rescale[1][r], maxima.of[r], moves ? 1.0f : 0.0f);
+              make_float4(rescale[0][r], rescale[1][r], maxima.of[r], __int_as_float(moves));
         }
       }
       sm90::fence_async_proxy();
@@ -444,40 +463,24 @@ __device__ __forceinline__ void clear_unused_values(uint8_t *columns, int used, 
 template <int kBlocks>
 __device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const DecodeParams &p, int tile, int rank) {
   using Smem = TeamSmem<kBlocks>;
-  constexpr int kParts = kBlocks == 2 ? 2 : 1, kCount = Smem::kColumns / kParts / 2;  // accumulators of a product; so many products
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, groups = row_groups(p, tile);
-  const int row = warp * kWarpRows + lane / 4;
+  constexpr int kCount = Smem::kColumns / 2;  // accumulators of a thread
+  const int lane = threadIdx.x % 32, groups = row_groups(p, tile);
+  const int row = threadIdx.x / 32 % 4 * kWarpRows + lane / 4;
   RingPosition<Smem::kValueStages> ring;
-  float o[kParts][kCount];
+  float o[kCount];
   int unit = 0;
 
-  auto multiply = [&](uint64_t weights, uint64_t values) {
-#pragma unroll
-    for (int part = 0; part < kParts; ++part) {
-      const uint64_t columns = sm90::advance(values, part * 2 * kBlockTokens * 128);
-      if constexpr (kCount == 32) sm90::wgmma_m64n64k16_t(o[part], weights, columns);
-      else sm90::wgmma_m64n128k16_t(o[part], weights, columns);
-    }
-  };
-
   auto start = [&] {
-#pragma unroll
-    for (int part = 0; part < kParts; ++part) sm90::hold(o[part]);
+    sm90::hold(o);
     sm90::wgmma_fence();
   };
-  auto scale = [&](const float (&factors)[2]) {
-    if (!__any_sync(~0u, factors[0] != 1.0f || factors[1] != 1.0f)) return;
-#pragma unroll
-    for (int part = 0; part < kParts; ++part) {
-#pragma unroll
-      for (int k = 0; k < kCount; ++k) o[part][k] *= factors[k / 2 % 2];
-    }
-  };
   auto finish = [&] {
-    sm90::wgmma_commit();
     sm90::wgmma_wait<0>();
+    sm90::hold(o);
+  };
+  auto scale = [&](float upper, float lower) {
 #pragma unroll
-    for (int part = 0; part < kParts; ++part) sm90::hold(o[part]);
+    for (int i = 0; i < kCount; ++i) o[i] *= i / 2 % 2 ? lower : upper;
   };
 
   for (RuleWalk walk(smem.part, p); !walk.done();) {
@@ -485,13 +488,10 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const Decode
     const int units = units_of(share);
     float sum[2] = {0.0f, 0.0f}, maximum[2] = {-INFINITY, -INFINITY};
 #pragma unroll
-    for (int part = 0; part < kParts; ++part) {
-#pragma unroll
-      for (int i = 0; i < kCount; ++i) o[part][i] = 0.0f;
-    }
+    for (int i = 0; i < kCount; ++i) o[i] = 0.0f;
     for (int i = 0; i < units; ++i) {
       const int number = unit + i, place = number % Smem::kPlaces, owner = number % kBlocks;
-      const int first_step = share.first_step + i * kStepsPerBlock, steps = min(share.end_step - first_step, kStepsPerBlock);
+      const int first_step = share.first_step + i * kStepsPerBlock;
       const uint32_t full = sm90::smem_address(&smem.weights_full[place]);
       if (owner != rank && threadIdx.x % 128 == 0) {
         sm90::barrier_expect_bytes(full, groups * kWarpRows * (128 + sizeof(RowNote)));
@@ -500,33 +500,40 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const Decode
       const int used = share.length - first_step * kStepTokens;
       if (used < kBlockTokens) clear_unused_values<Smem::kColumns>(smem.values[ring.place], used, kValueSync);
       sm90::barrier_wait(full, number / Smem::kPlaces % 2);
-      float rescale[kStepsPerBlock][2];
+      // All warps or none rescale between products, which they start together.
+      int moves = lane < groups ? smem.notes[place][lane * kWarpRows].moves : 0;
+      moves = __reduce_or_sync(~0u, moves);
+      float2 rescale[2];
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const RowNote &note = smem.notes[place][row + 8 * r];
         const float4 head = *reinterpret_cast<const float4 *>(&note);
-        rescale[0][r] = head.x, rescale[1][r] = head.y;
+        rescale[r] = {head.x, head.y};
         maximum[r] = head.z;
         sum[r] = __fadd_rn(__fmul_rn(sum[r], head.x), note.sums[0][lane % 4]);
-        if (steps > 1) sum[r] = __fadd_rn(__fmul_rn(sum[r], head.y), note.sums[1][lane % 4]);
+        sum[r] = __fadd_rn(__fmul_rn(sum[r], head.y), note.sums[1][lane % 4]);
       }
       const uint64_t weights = sm90::swizzled_descriptor(sm90::smem_address(smem.weights[place]), 0);
       const uint64_t values = sm90::swizzled_descriptor(sm90::smem_address(smem.values[ring.place]), kBlockTokens * 128);
-      bool moves = false;  // between the steps
-      for (int group = 0; group < groups; ++group) moves = moves || smem.notes[place][group * kWarpRows].moves != 0.0f;
-      if (i > 0) scale(rescale[0]);
-      start();
-      multiply(weights, values);
-      multiply(sm90::advance(weights, 32), sm90::advance(values, 2048));
-      if (steps > 1) {
-        if (moves) {  // all warps or none: they start products together
-          finish();
-          scale(rescale[1]);
-          start();
+      auto multiply = [&](int step) {
+#pragma unroll
+        for (int k = 2 * step; k < 2 * step + 2; ++k) {
+          if constexpr (kCount == 32) sm90::wgmma_m64n64k16_t(o, sm90::advance(weights, k * 32), sm90::advance(values, k * 2048));
+          else sm90::wgmma_m64n128k16_t(o, sm90::advance(weights, k * 32), sm90::advance(values, k * 2048));
         }
-        multiply(sm90::advance(weights, 2 * 32), sm90::advance(values, 2 * 2048));
-        multiply(sm90::advance(weights, 3 * 32), sm90::advance(values, 3 * 2048));
+      };
+      if (moves & 1) scale(rescale[0].x, rescale[1].x);
+      start();
+      multiply(0);
+      if (moves & 2) {
+        sm90::wgmma_commit();
+        finish();
+        scale(rescale[0].y, rescale[1].y);
+        start();
       }
+      // Of one step alone the second one's weights are 0, and its values have been cleared.
+      multiply(1);
+      sm90::wgmma_commit();
       finish();
       if (lane == 0) {
         sm90::barrier_arrive(sm90::smem_address(&smem.values_empty[ring.place]));
@@ -542,13 +549,12 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const Decode
       sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
       sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
       rows.factor[r] = inverse_sum(sum[r]);
-      rows.lse2[r] = lse2_of(maximum[r], sum[r], p.scale_log2);
     }
-    if (rank == 0) store_lse(p, share, tile, rows, share.whole());
+    store_output(o, rows, share.whole(), p, share, tile, rank * Smem::kColumns);
+    if (rank > 0) continue;
 #pragma unroll
-    for (int part = 0; part < kParts; ++part) {
-      store_output(o[part], rows, share.whole(), p, share, tile, rank * Smem::kColumns + part * kCount * 2);
-    }
+    for (int r = 0; r < 2; ++r) rows.lse2[r] = lse2_of(maximum[r], sum[r], p.scale_log2);
+    store_lse(p, share, tile, rows, share.whole());
   }
 }
 
@@ -571,7 +577,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     sm90::prefetch_tensor_map(&maps.queries);
     sm90::prefetch_tensor_map(&maps.cache);
     sm90::prefetch_tensor_map(&maps.values);
-    for (int i = 0; i < Smem::kKeyStages; ++i) {
+    for (int i = 0; i < kStepsPerBlock; ++i) {
       barrier_init(smem_address(&smem.keys_full[i]), 1);
       barrier_init(smem_address(&smem.keys_empty[i]), kScoreWarps);
     }
@@ -596,7 +602,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   sm90::cluster_sync();
   if (warpgroup == 0) {
     sm90::take_registers<224>();
-    sm90::wait_for_previous_kernel();
     score_role<kBlocks>(smem, p, tile, rank);
   } else if (warpgroup == 1) {
     sm90::take_registers<208>();
