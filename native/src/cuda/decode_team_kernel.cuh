@@ -17,8 +17,8 @@
 namespace mla::cuda::team {
 
 // What a row's weights of a cache block come with: factors for what was accumulated before each of its two steps, the maximum then
-// in use, and for each of a row's four lanes the sum of its weights of either step. The first row of a warp tells whether a factor
-// of a step is not 1 for one of its rows: bit by bit.
+// in use, and for each of a row's four lanes the sum of its weights of either step. The first row of a warp tells whether a factor is
+// not 1 for one of its rows.
 struct alignas(16) RowNote {
   float rescale[2], maximum;
   int moves;
@@ -46,7 +46,7 @@ struct TeamSmem {
   };
   uint8_t weights[kPlaces][kTileRows * 128];  // P: 64 keys a row, BF16, swizzled
   RowNote notes[kPlaces][kTileRows];
-  float2 tops[kTopPlaces][kTileRows];  // maxima of both steps
+  float4 tops[kTopPlaces][kTileRows / 2];  // maxima of a thread's two rows, for either of both steps
   PlanPart part;
   uint64_t keys_full[kStepsPerBlock], keys_empty[kStepsPerBlock];
   uint64_t queries_full, queries_read;
@@ -298,7 +298,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const Decode
   using Smem = TeamSmem<kBlocks>;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, groups = row_groups(p, tile);
   const bool has_rows = warp < groups;
-  const int row = warp * kWarpRows + lane / 4;  // and the one eight below it
+  const int row = warp * kWarpRows + lane / 4, row_pair = warp * (kWarpRows / 2) + lane / 4;  // and the row eight below it
   // Where this lane's row of a place of P begins, to be combined with a 16-byte piece of it by exclusive or: that is the swizzle.
   const int stored_row = warp * kWarpRows + lane % 16;
   const uint32_t row_offset = stored_row * 128 + ((stored_row % 8) ^ (lane / 16)) * 16;
@@ -322,7 +322,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const Decode
       const int mine = seen + lane;
       if (mine < to) {
         const uint32_t full = sm90::smem_address(&smem.tops_full[mine % Smem::kTopPlaces]);
-        if (warp == 0) sm90::barrier_expect_bytes(full, groups * kWarpRows * sizeof(float2));
+        if (warp == 0) sm90::barrier_expect_bytes(full, groups * (kWarpRows / 2) * sizeof(float4));
         sm90::barrier_wait(full, mine / Smem::kTopPlaces % 2);
       }
       __syncwarp();
@@ -330,21 +330,18 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const Decode
       float top[2] = {-INFINITY, -INFINITY};
 #pragma unroll 4
       for (int i = seen; i < to; ++i) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const float2 tops = smem.tops[i % Smem::kTopPlaces][row + 8 * r];
-          top[r] = fmaxf(top[r], fmaxf(tops.x, tops.y));
-        }
+        const float4 tops = smem.tops[i % Smem::kTopPlaces][row_pair];
+        top[0] = fmaxf(top[0], fmaxf(tops.x, tops.y));
+        top[1] = fmaxf(top[1], fmaxf(tops.z, tops.w));
       }
       if (__any_sync(~0u, maxima.grows(0, top[0]) || maxima.grows(1, top[1]))) {
 #pragma unroll 1
         for (int i = seen; i < to; ++i) {
-#pragma unroll
-          for (int r = 0; r < 2; ++r) {
-            const float2 tops = smem.tops[i % Smem::kTopPlaces][row + 8 * r];
-            maxima.take(r, tops.x);
-            maxima.take(r, tops.y);
-          }
+          const float4 tops = smem.tops[i % Smem::kTopPlaces][row_pair];
+          maxima.take(0, tops.x);
+          maxima.take(0, tops.y);
+          maxima.take(1, tops.z);
+          maxima.take(1, tops.w);
         }
       }
       seen = max(seen, to);
@@ -375,19 +372,16 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const Decode
           for (int far = 1; far <= 2; far *= 2) top[step][r] = fmaxf(top[step][r], __shfl_xor_sync(~0u, top[step][r], far));
         }
       }
-      if (has_rows) {  // a row a lane, to two blocks at a time
-        const int from = lane % 8 * 4;
-        const float2 high = {__shfl_sync(~0u, top[0][0], from), __shfl_sync(~0u, top[1][0], from)};
-        const float2 low = {__shfl_sync(~0u, top[0][1], from), __shfl_sync(~0u, top[1][1], from)};
-        const float2 of_lane = lane / 8 % 2 == 0 ? high : low;
+      if (has_rows) {  // the four lanes of a row send to other blocks each
         const int place = mine % Smem::kTopPlaces;
-        const uint32_t target = sm90::smem_address(&smem.tops[place][warp * kWarpRows + lane % kWarpRows]);
-        const uint32_t full = sm90::smem_address(&smem.tops_full[place]);
-#pragma unroll 1
-        for (int to = lane / kWarpRows; to < kBlocks; to += 2) {
-          if (to != rank) sm90::store_remote(sm90::remote_address(target, to), of_lane, sm90::remote_address(full, to));
+        const uint32_t target = sm90::smem_address(&smem.tops[place][row_pair]), full = sm90::smem_address(&smem.tops_full[place]);
+#pragma unroll
+        for (int i = 0; i < kBlocks / 4; ++i) {
+          const int to = i * 4 + lane % 4;
+          if (to == rank) continue;
+          sm90::store_remote(sm90::remote_address(target, to), make_float4(top[0][0], top[1][0], top[0][1], top[1][1]),
+                             sm90::remote_address(full, to));
         }
-        __syncwarp();
       }
       catch_up(mine);
       seen = mine + 1;
@@ -427,11 +421,10 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const Decode
 #pragma unroll
           for (int r = 0; r < 2; ++r) smem.notes[place][row + 8 * r].sums[step][lane % 4] = sum[r];
         }
-        int moves = 0;
+        bool moves = false;
 #pragma unroll
-        for (int step = 0; step < kStepsPerBlock; ++step) {
-          if (__any_sync(~0u, rescale[step][0] != 1.0f || rescale[step][1] != 1.0f)) moves |= 1 << step;
-        }
+        for (int r = 0; r < 2; ++r) moves = moves || rescale[0][r] != 1.0f || rescale[1][r] != 1.0f;
+        moves = __any_sync(~0u, moves);
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           if (lane % 4 > 0) continue;
@@ -478,6 +471,14 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const Decode
     sm90::wgmma_wait<0>();
     sm90::hold(o);
   };
+  RingPosition<Smem::kValueStages> oldest;
+  auto release = [&](int number) {
+    if (lane == 0) {
+      sm90::barrier_arrive(sm90::smem_address(&smem.values_empty[oldest.place]));
+      sm90::barrier_arrive_remote(sm90::smem_address(&smem.weights_free[number % Smem::kPlaces]), number % kBlocks, 1);
+    }
+    oldest.next();
+  };
   auto scale = [&](float upper, float lower) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) o[i] *= i / 2 % 2 ? lower : upper;
@@ -522,26 +523,33 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const Decode
           else sm90::wgmma_m64n128k16_t(o, sm90::advance(weights, k * 32), sm90::advance(values, k * 2048));
         }
       };
-      if (moves & 1) scale(rescale[0].x, rescale[1].x);
-      start();
-      multiply(0);
-      if (moves & 2) {
+      // Of one step alone the second one's weights are 0, and its values have been cleared.
+      if (moves) {
+        finish();
+        scale(rescale[0].x, rescale[1].x);
+        start();
+        multiply(0);
         sm90::wgmma_commit();
         finish();
         scale(rescale[0].y, rescale[1].y);
         start();
+        multiply(1);
+        sm90::wgmma_commit();
+      } else {
+        start();
+        multiply(0);
+        multiply(1);
+        sm90::wgmma_commit();
       }
-      // Of one step alone the second one's weights are 0, and its values have been cleared.
-      multiply(1);
-      sm90::wgmma_commit();
-      finish();
-      if (lane == 0) {
-        sm90::barrier_arrive(sm90::smem_address(&smem.values_empty[ring.place]));
-        sm90::barrier_arrive_remote(sm90::smem_address(&smem.weights_free[place]), owner, 1);
+      if (i > 0) {
+        sm90::wgmma_wait<1>();
+        release(number - 1);
       }
       ring.next();
     }
     unit += units;
+    finish();
+    if (units > 0) release(unit - 1);
 
     ShareRows rows;
 #pragma unroll

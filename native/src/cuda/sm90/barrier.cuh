@@ -134,6 +134,11 @@ __device__ __forceinline__ void store_remote(uint32_t target, uint2 v, uint32_t 
                "r"(v.y), "r"(barrier)
                : "memory");
 }
+__device__ __forceinline__ void store_remote(uint32_t target, float4 v, uint32_t barrier) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(target),
+               "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(barrier)
+               : "memory");
+}
 __device__ __forceinline__ void store_remote(uint32_t target, float2 v, uint32_t barrier) {
   asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(target), "f"(v.x),
                "f"(v.y), "r"(barrier)
