@@ -49,10 +49,9 @@ cudaError_t launch_decode(const DecodeShape &shape, const DecodeMaps &maps, cons
 }
 
 // Measured: docs/kernels.md.
-SplitRule deterministic_rule(int heads, int rows) {
-  if (heads > 64) return {24, 2, 64};
-  if (rows > kWarpRows) return {24, 2, 128};
-  return {10, 4, 32};
+SplitRule deterministic_rule(int rows) {
+  if (rows > kWarpRows) return {64, 1, 128};
+  return {64, 1, 64};
 }
 
 }  // namespace
@@ -77,7 +76,7 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.split_overhead = !many_rows ? 3 : deterministic ? 4 : 2;
   shape.least_steps = many_rows ? 3 : 1;
   shape.least_piece = 2;
-  shape.rule = deterministic ? deterministic_rule(args.heads, shape.rows) : SplitRule{};
+  shape.rule = deterministic ? deterministic_rule(shape.rows) : SplitRule{};
   shape.most_splits = deterministic ? shape.rule.most_splits(steps_of(args.max_len)) : 0;
   shape.slots = deterministic ? static_cast<int64_t>(args.batch) * shape.most_splits : int64_t{2} * shape.parts;
   shape.team = 1;

@@ -8,7 +8,7 @@ namespace mla::cuda {
 
 constexpr int kCombineWarps = 8;
 constexpr int kCombineBlocksPerMultiprocessor = 4;  // that run at once
-constexpr int kSlices = kScales;                    // of an output row: 128 columns each, four values a lane
+constexpr int kSliceColumns = 128, kSlices = kValueDim / kSliceColumns;  // of an output row: four values a lane
 
 __device__ __forceinline__ float4 weighted_sum(float4 sum, float weight, uint2 halves) {
   const float2 v = __half22float2(*reinterpret_cast<const __half2 *>(&halves.x));
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kCombineWarps * 32, kCombineBlocksPerMultiproc
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int item = blockIdx.x * (kCombineWarps / kWarps) + warp / kWarps;
   const int row = item / (kSlices / kWidth), slice = item % (kSlices / kWidth) * kWidth;
-  const int column = slice * kScaleColumns + lane * 4;
+  const int column = slice * kSliceColumns + lane * 4;
   // The plan is older than the kernel before this one, which has waited for it before it let this one start.
   CombineJob job = combine_job(p, blockIdx.y);
   sm90::wait_for_previous_kernel();
@@ -91,8 +91,8 @@ __global__ void __launch_bounds__(kCombineWarps * 32, kCombineBlocksPerMultiproc
       Values v;
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) {
-        v.slices[i] = *reinterpret_cast<const uint2 *>(p.partial_out + place * kValueDim + column + i * kScaleColumns);
-        v.scales[i] = p.partial_scale[place * kScales + slice + i];
+        v.slices[i] = *reinterpret_cast<const uint2 *>(p.partial_out + place * kValueDim + column + i * kSliceColumns);
+        v.scales[i] = p.partial_scale[place * kScales + (column + i * kSliceColumns) / kScaleColumns];
       }
       return v;
     };
@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(kCombineWarps * 32, kCombineBlocksPerMultiproc
     __nv_bfloat16 *out = p.out + (static_cast<int64_t>(job.seq) * p.rows + row) * kValueDim + column;
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
-      *reinterpret_cast<uint2 *>(out + i * kScaleColumns) =
+      *reinterpret_cast<uint2 *>(out + i * kSliceColumns) =
           make_uint2(sm90::pack_bf16(sum[i].x, sum[i].y), sm90::pack_bf16(sum[i].z, sum[i].w));
     }
     if (slice == 0 && lane == 0) p.lse[lse_place(p, job.seq, row)] = natural_lse(weights.lse2());

@@ -24,10 +24,10 @@ struct DecodeParams {
   uint32_t *flags;  // [parts, tiles]: 1 when the partial result that an earlier part takes in is there; its reader clears it
   __nv_bfloat16 *out;  // [batch, rows, 512]
   float *lse;          // [batch, heads, s_q]
-  // Partial results, each normalised by its own sum: F16 times a power of two for each 128 columns of a row, by which the
+  // Partial results, each normalised by its own sum: F16 times a power of two for each 64 columns of a row, by which the
   // largest of them gets close to F16's largest; so they are eight times finer than the BF16 output.
   __half *partial_out;   // [slots, rows, 512]
-  float *partial_scale;  // [slots, rows, 4]
+  float *partial_scale;  // [slots, rows, 8]
   float *partial_lse;    // [slots, rows], base 2; -inf where no key was seen
   uint8_t *joined;       // the same workspace for decode_join.cuh
   SplitRule rule;

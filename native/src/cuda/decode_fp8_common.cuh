@@ -17,7 +17,7 @@ constexpr int kFp8KeyTiles = kFp8SlotTokens / 8;  // eight keys are one product'
 constexpr int kFp8ScoreWarps = 8, kFp8ValueWarps = kFp8Groups;
 constexpr int kFp8Threads = 512;  // of the last warpgroup only one warp, for the copies
 static_assert(kFp8ScoreWarps == 2 * kFp8Groups && kFp8ScoreWarps == kFp8KeyTiles, "a group and half of the keys a warp");
-static_assert(kFp8Groups == kScales, "a group of a partial result has one scale, too");
+static_assert(2 * kFp8Groups == kScales, "a group of a partial result has two scales, here the same");
 static_assert(kFp8StepBytes % 16 == 0 && kFp8RopeAt + 2 * (kHeadDim - kValueDim) == kFp8TokenBytes, "layout of a token");
 
 constexpr float kSlack = 8.0f;  // the running maximum moves only when it has grown by 2^8

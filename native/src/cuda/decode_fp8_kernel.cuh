@@ -151,7 +151,9 @@ __device__ __forceinline__ void fp8_store_output(const Fp8Smem<kTiles> &smem, co
         if (query_row >= p.rows) continue;
         const HalfScale scale(top);
         const int64_t place = static_cast<int64_t>(share.slot(p)) * p.rows + query_row;
-        if (lane % 4 == 0) p.partial_scale[place * kScales + group] = scale.down;
+        if (lane % 4 == 0) {
+          reinterpret_cast<float2 *>(p.partial_scale)[place * kFp8Groups + group] = make_float2(scale.down, scale.down);
+        }
         __half *out = p.partial_out + place * kValueDim + column;
         auto pair = [&](int i) { return sm90::pack_f16(value(i) * scale.up, value(i + 1) * scale.up); };
 #pragma unroll

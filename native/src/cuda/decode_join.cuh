@@ -22,13 +22,14 @@ constexpr int kPartialBoxBytes = kPartialBoxRows * 128;
 constexpr int kStagedBytes = kStageBytes / kScoreWarps;
 static_assert(kWarpRows * 3 * 4 <= 2 * 128, "scales and log-sum-exps");
 static_assert(kStagedBytes >= kPartialBoxBytes && kStagedBytes % 1024 == 0, "half of a partial result fits into a stage");
-static_assert(2 * kPartialBoxBytes == kWarpRows * kPartialRowFloats * 4, "takes what decode.cu's workspace has for it");
+static_assert(2 * kPartialBoxBytes <= kWarpRows * kPartialRowFloats * 4, "takes no more than decode.cu's workspace has for it");
 
-// The largest magnitudes of this thread's rows in 128 columns of O.
-__device__ __forceinline__ float2 row_maxima(const float (&o)[64]) {
+// The largest magnitudes of this thread's rows in as many columns of O as its accumulators from `first` on are of.
+template <int kPart, int kCount>
+__device__ __forceinline__ float2 row_maxima(const float (&o)[kCount], int first = 0) {
   float top[8] = {};  // eight chains
 #pragma unroll
-  for (int i = 0; i < 64; ++i) top[i % 8] = fmaxf(top[i % 8], fabsf(o[i]));
+  for (int i = 0; i < kPart; ++i) top[i % 8] = fmaxf(top[i % 8], fabsf(o[first + i]));
   float2 rows = {fmaxf(fmaxf(top[0], top[1]), fmaxf(top[4], top[5])), fmaxf(fmaxf(top[2], top[3]), fmaxf(top[6], top[7]))};
 #pragma unroll
   for (int step = 1; step <= 2; step *= 2) {
@@ -149,7 +150,7 @@ __device__ __forceinline__ void leave_partial(const DecodeParams &p, int tile, i
     float *lse2 = reinterpret_cast<float *>(target + kPartialHalfBytes) + kWarpRows * 2 + lane / 4;
     uint4 *halves = reinterpret_cast<uint4 *>(target) + lane;
     auto store = [&](const float(&o)[64], int half) {
-      const float2 top = row_maxima(o);
+      const float2 top = row_maxima<64>(o);
       float up[2];
 #pragma unroll
       for (int r = 0; r < 2; ++r) {

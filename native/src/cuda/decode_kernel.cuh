@@ -286,23 +286,25 @@ __device__ __forceinline__ void transpose_quad(uint32_t (&v)[4]) {
   }
 }
 
-// Stores columns of O of a finished share: of the sequence's result, or, 128 of them, of a partial one for the combine kernel.
+// Stores columns of O of a finished share: of the sequence's result, or of a partial one for the combine kernel.
 template <int kCount>
 __device__ __forceinline__ void store_output(const float (&o)[kCount], const ShareRows &rows, bool whole, const DecodeParams &p,
                                              const Share &share, int tile, int column) {
+  constexpr int kPart = kScaleColumns / 2;  // accumulators that have one scale
   const int lane = threadIdx.x % 32, query_row = warp_row(tile) + lane / 4;
-  float factors[2] = {rows.factor[0], rows.factor[1]};
-  auto store = [&](auto *out, int64_t first_row, auto pack) {  // values of 16 bits, [rows, 512]
-    auto *target = out + (first_row + query_row) * kValueDim + column + lane % 4 * 8;
+  // Values of 16 bits, [rows, 512].
+  auto store = [&](auto *out, int64_t first_row, int part, float upper, float lower, auto pack) {
+    auto *target = out + (first_row + query_row) * kValueDim + column + part * kScaleColumns + lane % 4 * 8;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
 #pragma unroll
-      for (int group = 0; group < kCount / 16; ++group) {
+      for (int group = 0; group < kPart / 16; ++group) {
+        const float factor = r == 0 ? upper : lower;
         uint32_t v[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const int at = (group * 4 + i) * 4 + r * 2;
-          v[i] = pack(o[at] * factors[r], o[at + 1] * factors[r]);
+          const int at = part * kPart + (group * 4 + i) * 4 + r * 2;
+          v[i] = pack(o[at] * factor, o[at + 1] * factor);
         }
         transpose_quad(v);
         if (query_row + 8 * r >= p.rows) continue;
@@ -311,20 +313,27 @@ __device__ __forceinline__ void store_output(const float (&o)[kCount], const Sha
     }
   };
   if (whole) {
-    store(p.out, static_cast<int64_t>(share.seq) * p.rows, [](float low, float high) { return sm90::pack_bf16(low, high); });
+#pragma unroll
+    for (int part = 0; part < kCount / kPart; ++part) {
+      store(p.out, static_cast<int64_t>(share.seq) * p.rows, part, rows.factor[0], rows.factor[1],
+            [](float low, float high) { return sm90::pack_bf16(low, high); });
+    }
     return;
   }
-  if constexpr (kCount * 2 == kScaleColumns) {
-    const int64_t first_row = static_cast<int64_t>(share.slot(p)) * p.rows;
-    const float2 top = row_maxima(o);
+  const int64_t first_row = static_cast<int64_t>(share.slot(p)) * p.rows;
+#pragma unroll
+  for (int part = 0; part < kCount / kPart; ++part) {
+    const float2 top = row_maxima<kPart>(o, part * kPart);
+    float factors[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const HalfScale scale((r == 0 ? top.x : top.y) * factors[r]);
-      factors[r] *= scale.up;  // at most 2^126: the sums are at least 1
+      const HalfScale scale((r == 0 ? top.x : top.y) * rows.factor[r]);
+      factors[r] = rows.factor[r] * scale.up;  // at most 2^126: the sums are at least 1
       if (lane % 4 > 0 || query_row + 8 * r >= p.rows) continue;
-      p.partial_scale[(first_row + query_row + 8 * r) * kScales + column / kScaleColumns] = scale.down;
+      p.partial_scale[(first_row + query_row + 8 * r) * kScales + column / kScaleColumns + part] = scale.down;
     }
-    store(p.partial_out, first_row, [](float low, float high) { return sm90::pack_f16(low, high); });
+    store(p.partial_out, first_row, part, factors[0], factors[1],
+          [](float low, float high) { return sm90::pack_f16(low, high); });
   }
 }
 

@@ -13,9 +13,9 @@ constexpr int kWarpRows = 16;  // of a tile
 constexpr int kTileRows = 64;  // query rows (s_q x heads) of one thread block
 constexpr int kHeadDim = 576;  // latent and rope part of a key
 constexpr int kValueDim = 512;
-constexpr int kScaleColumns = 128;  // of a partial result have one scale
+constexpr int kScaleColumns = 64;  // of a partial result have one scale
 constexpr int kScales = kValueDim / kScaleColumns;
-constexpr int kPartialRowFloats = kValueDim / 2 + 8;  // of the workspace, for a row of a partial result: F16, scales, log-sum-exp
+constexpr int kPartialRowFloats = kValueDim / 2 + kScales + 1;  // of the workspace, for a row of a partial result: F16, scales, log-sum-exp
 
 // The steps that `length` keys take.
 __host__ __device__ constexpr int steps_of(int length) { return (length + kStepTokens - 1) / kStepTokens; }

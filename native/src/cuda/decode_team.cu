@@ -54,7 +54,7 @@ cudaError_t launch(const DecodeShape &shape, const TeamMaps &maps, const DecodeP
 TeamShape team_shape(const DecodeShape &shape) {
   const int splits = shape.most_splits == 1 ? 1 : (shape.most_splits + 1) / 2;
   const int64_t items = int64_t{shape.batch} * splits * shape.tiles;
-  if (shape.most_splits == 1 && items <= teams_at_once<8>()) return {8, teams_at_once<8>()};
+  if (items <= teams_at_once<8>()) return {8, teams_at_once<8>()};
   if (items <= teams_at_once<4>()) return {4, teams_at_once<4>()};
   return {1, 0};
 }

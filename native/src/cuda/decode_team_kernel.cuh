@@ -36,7 +36,7 @@ struct TeamSmem {
   static constexpr int kPlaces = kBlocks;  // of P
   // Of maxima: nobody is further ahead of another's maxima than two rounds and the places of P.
   static constexpr int kTopPlaces = 4 * kBlocks;
-  static_assert(kPlaces % kBlocks == 0 && kTopPlaces >= 2 * kBlocks + kPlaces);
+  static_assert(kPlaces % kBlocks == 0 && kValueStages <= kPlaces && kTopPlaces >= 2 * kBlocks + kPlaces);
 
   // Both steps of a cache block, in atoms. The queries of warps 2 and 3 come through the second's place, before its keys.
   uint8_t keys[kStepsPerBlock][kStageBytes];
@@ -169,6 +169,7 @@ __device__ __forceinline__ void values_role(TeamSmem<kBlocks> &smem, const TeamM
   const uint64_t once = sm90::evict_first_policy(), again = sm90::evict_last_policy();
   RingPosition<Smem::kValueStages> ring;
   uint32_t queries_parity = 0;
+  int unit = 0;
   bool waited = false;
   for (RuleWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
@@ -192,10 +193,16 @@ __device__ __forceinline__ void values_role(TeamSmem<kBlocks> &smem, const TeamM
       queries_parity ^= 1;
     }
     TableReader table(p, share, 0, 1);
-    for (int i = 0; i < units_of(share); ++i) {
+    const int units = units_of(share);
+    for (int i = 0; i < units; ++i) {
       const int cache_block = table(i);
       if (leader) {
         sm90::barrier_wait(sm90::smem_address(&smem.values_empty[ring.place]), ring.parity ^ 1);
+        const int number = unit + i;  // whose P has been used kPlaces ago: there are no more stages than places
+        if (number % kBlocks != rank) {
+          sm90::barrier_expect_bytes(sm90::smem_address(&smem.weights_full[number % Smem::kPlaces]),
+                                     row_groups(p, tile) * kWarpRows * (128 + sizeof(RowNote)));
+        }
         const uint32_t full = sm90::smem_address(&smem.values_full[ring.place]);
         sm90::barrier_expect_bytes(full, sizeof(smem.values[0]));
         sm90::tma_load(sm90::smem_address(smem.values[ring.place]), &maps.values, full, 0, 0, rank * (Smem::kColumns / 64),
@@ -203,6 +210,7 @@ __device__ __forceinline__ void values_role(TeamSmem<kBlocks> &smem, const TeamM
       }
       ring.next();
     }
+    unit += units;
   }
 }
 
@@ -335,7 +343,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const Decode
         top[1] = fmaxf(top[1], fmaxf(tops.z, tops.w));
       }
       if (__any_sync(~0u, maxima.grows(0, top[0]) || maxima.grows(1, top[1]))) {
-#pragma unroll 1
+#pragma unroll 4
         for (int i = seen; i < to; ++i) {
           const float4 tops = smem.tops[i % Smem::kTopPlaces][row_pair];
           maxima.take(0, tops.x);
@@ -491,12 +499,9 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const Decode
 #pragma unroll
     for (int i = 0; i < kCount; ++i) o[i] = 0.0f;
     for (int i = 0; i < units; ++i) {
-      const int number = unit + i, place = number % Smem::kPlaces, owner = number % kBlocks;
+      const int number = unit + i, place = number % Smem::kPlaces;
       const int first_step = share.first_step + i * kStepsPerBlock;
       const uint32_t full = sm90::smem_address(&smem.weights_full[place]);
-      if (owner != rank && threadIdx.x % 128 == 0) {
-        sm90::barrier_expect_bytes(full, groups * kWarpRows * (128 + sizeof(RowNote)));
-      }
       sm90::barrier_wait(sm90::smem_address(&smem.values_full[ring.place]), ring.parity);
       const int used = share.length - first_step * kStepTokens;
       if (used < kBlockTokens) clear_unused_values<Smem::kColumns>(smem.values[ring.place], used, kValueSync);
@@ -504,16 +509,6 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const Decode
       // All warps or none rescale between products, which they start together.
       int moves = lane < groups ? smem.notes[place][lane * kWarpRows].moves : 0;
       moves = __reduce_or_sync(~0u, moves);
-      float2 rescale[2];
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const RowNote &note = smem.notes[place][row + 8 * r];
-        const float4 head = *reinterpret_cast<const float4 *>(&note);
-        rescale[r] = {head.x, head.y};
-        maximum[r] = head.z;
-        sum[r] = __fadd_rn(__fmul_rn(sum[r], head.x), note.sums[0][lane % 4]);
-        sum[r] = __fadd_rn(__fmul_rn(sum[r], head.y), note.sums[1][lane % 4]);
-      }
       const uint64_t weights = sm90::swizzled_descriptor(sm90::smem_address(smem.weights[place]), 0);
       const uint64_t values = sm90::swizzled_descriptor(sm90::smem_address(smem.values[ring.place]), kBlockTokens * 128);
       auto multiply = [&](int step) {
@@ -524,14 +519,15 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const Decode
         }
       };
       // Of one step alone the second one's weights are 0, and its values have been cleared.
+      const RowNote &upper = smem.notes[place][row], &lower = smem.notes[place][row + 8];
       if (moves) {
         finish();
-        scale(rescale[0].x, rescale[1].x);
+        scale(upper.rescale[0], lower.rescale[0]);
         start();
         multiply(0);
         sm90::wgmma_commit();
         finish();
-        scale(rescale[0].y, rescale[1].y);
+        scale(upper.rescale[1], lower.rescale[1]);
         start();
         multiply(1);
         sm90::wgmma_commit();
@@ -540,6 +536,14 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const Decode
         multiply(0);
         multiply(1);
         sm90::wgmma_commit();
+      }
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const RowNote &note = r == 0 ? upper : lower;
+        const float4 head = *reinterpret_cast<const float4 *>(&note);
+        maximum[r] = head.z;
+        sum[r] = __fadd_rn(__fmul_rn(sum[r], head.x), note.sums[0][lane % 4]);
+        sum[r] = __fadd_rn(__fmul_rn(sum[r], head.y), note.sums[1][lane % 4]);
       }
       if (i > 0) {
         sm90::wgmma_wait<1>();
