@@ -83,7 +83,11 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   if (deterministic) {
     const TeamShape team = team_shape(shape);
     shape.team = team.blocks;
-    if (team.blocks > 1) shape.parts = std::max(1, team.teams / shape.tiles);
+    shape.team_rows = team.rows;
+    if (team.blocks > 1) {
+      shape.tiles = (shape.rows + team.rows - 1) / team.rows;
+      shape.parts = std::max(1, team.teams / shape.tiles);
+    }
   }
   return shape;
 }

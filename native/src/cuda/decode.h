@@ -18,9 +18,10 @@ constexpr int kMaxPlanBatch = 32 * 1024;  // sequences of one plan: four bytes e
 struct DecodeShape {
   int batch, s_q, heads;
   int rows;               // query rows of a sequence: s_q * heads, query-major
-  int tiles;              // 64-row tiles of them, a thread block each
+  int tiles;              // 64-row tiles of them, a thread block or a team each
   int cluster;            // thread blocks that share what they read from the cache: 1 or 2
   int team;               // thread blocks that share a tile of a part, by the deterministic plan (decode_team.h): 1, 4 or 8
+  int team_rows;          // query rows of a tile, then
   int parts;              // workers; the grid is team x tiles x parts
   int sequence_overhead;  // cost of the queries of a sequence, in steps of 32 keys
   int split_overhead;     // and of the outputs of a split of it

@@ -176,11 +176,11 @@ __device__ __forceinline__ void leave_partial(const DecodeParams &p, int tile, i
 }
 
 // The log-sum-exp of a finished share.
-__device__ __forceinline__ void store_lse(const DecodeParams &p, const Share &share, int tile, const ShareRows &rows,
+__device__ __forceinline__ void store_lse(const DecodeParams &p, const Share &share, int first_row, const ShareRows &rows,
                                           bool whole) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int row = warp_row(tile) + threadIdx.x % 32 / 4 + 8 * r;
+    const int row = first_row + threadIdx.x % 32 / 4 + 8 * r;
     if (threadIdx.x % 4 > 0 || row >= p.rows) continue;
     if (whole) p.lse[lse_place(p, share.seq, row)] = natural_lse(rows.lse2[r]);
     else p.partial_lse[static_cast<int64_t>(share.slot(p)) * p.rows + row] = rows.lse2[r];

@@ -182,13 +182,13 @@ __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &ma
 
 // Hides the keys of a step that a row does not see.
 __device__ __forceinline__ void mask_scores(float (&s)[16], int first_key, int length, const DecodeParams &p,
-                                            int tile) {
+                                            int first_row) {
   if (first_key + kStepTokens <= length - (p.s_q - 1)) return;  // all rows see all of them
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const int lane = threadIdx.x % 32;
   int seen[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    int row = tile * kTileRows + warp * 16 + lane / 4 + 8 * r;
+    int row = first_row + lane / 4 + 8 * r;
     seen[r] = length - max(p.s_q - 1 - row / p.heads, 0) - first_key - lane % 4 * 2;
   }
 #pragma unroll
@@ -239,7 +239,7 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
           rows = none;
           split_end += p.rule.split_steps(steps_of(share.length));
         }
-        mask_scores(s, (share.first_step + step) * kStepTokens, share.length, p, tile);
+        mask_scores(s, (share.first_step + step) * kStepTokens, share.length, p, warp_row(tile));
       });
     }
     if (kSplits == Splits::kJoined && !share.whole()) {
@@ -289,12 +289,12 @@ __device__ __forceinline__ void transpose_quad(uint32_t (&v)[4]) {
 // Stores columns of O of a finished share: of the sequence's result, or of a partial one for the combine kernel.
 template <int kCount>
 __device__ __forceinline__ void store_output(const float (&o)[kCount], const ShareRows &rows, bool whole, const DecodeParams &p,
-                                             const Share &share, int tile, int column) {
+                                             const Share &share, int first_row, int column) {
   constexpr int kPart = kScaleColumns / 2;  // accumulators that have one scale
-  const int lane = threadIdx.x % 32, query_row = warp_row(tile) + lane / 4;
+  const int lane = threadIdx.x % 32, query_row = first_row + lane / 4;
   // Values of 16 bits, [rows, 512].
-  auto store = [&](auto *out, int64_t first_row, int part, float upper, float lower, auto pack) {
-    auto *target = out + (first_row + query_row) * kValueDim + column + part * kScaleColumns + lane % 4 * 8;
+  auto store = [&](auto *out, int64_t before, int part, float upper, float lower, auto pack) {
+    auto *target = out + (before + query_row) * kValueDim + column + part * kScaleColumns + lane % 4 * 8;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
 #pragma unroll
@@ -320,7 +320,7 @@ __device__ __forceinline__ void store_output(const float (&o)[kCount], const Sha
     }
     return;
   }
-  const int64_t first_row = static_cast<int64_t>(share.slot(p)) * p.rows;
+  const int64_t before = static_cast<int64_t>(share.slot(p)) * p.rows;
 #pragma unroll
   for (int part = 0; part < kCount / kPart; ++part) {
     const float2 top = row_maxima<kPart>(o, part * kPart);
@@ -330,9 +330,9 @@ __device__ __forceinline__ void store_output(const float (&o)[kCount], const Sha
       const HalfScale scale((r == 0 ? top.x : top.y) * rows.factor[r]);
       factors[r] = rows.factor[r] * scale.up;  // at most 2^126: the sums are at least 1
       if (lane % 4 > 0 || query_row + 8 * r >= p.rows) continue;
-      p.partial_scale[(first_row + query_row + 8 * r) * kScales + column / kScaleColumns + part] = scale.down;
+      p.partial_scale[(before + query_row + 8 * r) * kScales + column / kScaleColumns + part] = scale.down;
     }
-    store(p.partial_out, first_row, part, factors[0], factors[1],
+    store(p.partial_out, before, part, factors[0], factors[1],
           [](float low, float high) { return sm90::pack_f16(low, high); });
   }
 }
@@ -414,9 +414,9 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
       }
       whole = true;
     }
-    if (column == 0) store_lse(p, share, tile, rows, whole);
-    store_output(left, rows, whole, p, share, tile, column);
-    store_output(right, rows, whole, p, share, tile, column + kValueColumns / 2);
+    if (column == 0) store_lse(p, share, warp_row(tile), rows, whole);
+    store_output(left, rows, whole, p, share, warp_row(tile), column);
+    store_output(right, rows, whole, p, share, warp_row(tile), column + kValueColumns / 2);
   }
 }
 

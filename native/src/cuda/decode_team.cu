@@ -12,27 +12,27 @@ namespace {
 
 using team::TeamSmem;
 
-template <int kBlocks>
+template <int kBlocks, int kRows>
 Launch team_launch(int tiles, int parts, cudaStream_t stream) {
-  Launch launch(dim3(kBlocks, tiles, parts), team::kThreads, sizeof(TeamSmem<kBlocks>), stream);
+  Launch launch(dim3(kBlocks, tiles, parts), team::kThreads, sizeof(TeamSmem<kBlocks, kRows>), stream);
   launch.set_cluster(kBlocks);
   return launch;
 }
 
-template <int kBlocks>
+template <int kBlocks, int kRows>
 cudaError_t allow_memory() {
-  return cudaFuncSetAttribute(team::decode_team_kernel<kBlocks>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              sizeof(TeamSmem<kBlocks>));
+  return cudaFuncSetAttribute(team::decode_team_kernel<kBlocks, kRows>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              sizeof(TeamSmem<kBlocks, kRows>));
 }
 
 // How many teams run at once; 0 where the device cannot run them.
-template <int kBlocks>
+template <int kBlocks, int kRows>
 int teams_at_once() {
   static const int at_once = [] {
-    const Launch launch = team_launch<kBlocks>(1, 1, nullptr);
+    const Launch launch = team_launch<kBlocks, kRows>(1, 1, nullptr);
     int teams = 0;
-    if (allow_memory<kBlocks>() != cudaSuccess ||
-        cudaOccupancyMaxActiveClusters(&teams, team::decode_team_kernel<kBlocks>, &launch.config) != cudaSuccess) {
+    if (allow_memory<kBlocks, kRows>() != cudaSuccess ||
+        cudaOccupancyMaxActiveClusters(&teams, team::decode_team_kernel<kBlocks, kRows>, &launch.config) != cudaSuccess) {
       cudaGetLastError();  // it is not the next call's
       return 0;
     }
@@ -41,22 +41,25 @@ int teams_at_once() {
   return at_once;
 }
 
-template <int kBlocks>
+template <int kBlocks, int kRows>
 cudaError_t launch(const DecodeShape &shape, const TeamMaps &maps, const DecodeParams &params, cudaStream_t stream) {
-  if (const cudaError_t status = allow_memory<kBlocks>(); status != cudaSuccess) return status;
-  const Launch launch = team_launch<kBlocks>(shape.tiles, shape.parts, stream);
-  return cudaLaunchKernelEx(&launch.config, team::decode_team_kernel<kBlocks>, maps, params);
+  if (const cudaError_t status = allow_memory<kBlocks, kRows>(); status != cudaSuccess) return status;
+  const Launch launch = team_launch<kBlocks, kRows>(shape.tiles, shape.parts, stream);
+  return cudaLaunchKernelEx(&launch.config, team::decode_team_kernel<kBlocks, kRows>, maps, params);
 }
 
 }  // namespace
 
 // Measured: docs/kernels.md. Of long sequences about half of the splits that there may be are expected.
 TeamShape team_shape(const DecodeShape &shape) {
-  const int splits = shape.most_splits == 1 ? 1 : (shape.most_splits + 1) / 2;
-  const int64_t items = int64_t{shape.batch} * splits * shape.tiles;
-  if (items <= teams_at_once<8>()) return {8, teams_at_once<8>()};
-  if (items <= teams_at_once<4>()) return {4, teams_at_once<4>()};
-  return {1, 0};
+  const int64_t splits = shape.most_splits == 1 ? 1 : (shape.most_splits + 1) / 2, items = shape.batch * splits;
+  const int sixteens = (shape.rows + kWarpRows - 1) / kWarpRows;
+  // Few rows a team while all teams run at once: what they tell each other are rows of P.
+  if (items * sixteens <= teams_at_once<8, kWarpRows>()) return {8, kWarpRows, teams_at_once<8, kWarpRows>()};
+  if (sixteens == 1 && items <= teams_at_once<4, kWarpRows>()) return {4, kWarpRows, teams_at_once<4, kWarpRows>()};
+  if (items * shape.tiles <= teams_at_once<8, kTileRows>()) return {8, kTileRows, teams_at_once<8, kTileRows>()};
+  if (items * shape.tiles <= teams_at_once<4, kTileRows>()) return {4, kTileRows, teams_at_once<4, kTileRows>()};
+  return {1, kTileRows, 0};
 }
 
 mla_status decode_by_teams(const mla_decode_args &args, const DecodeShape &shape, const DecodeParams &params,
@@ -71,7 +74,12 @@ mla_status decode_by_teams(const mla_decode_args &args, const DecodeShape &shape
     error = "mla_decode: the driver did not make a tensor map; is it of CUDA 12 or later?";
     return MLA_UNSUPPORTED;
   }
-  const cudaError_t status = shape.team == 8 ? launch<8>(shape, maps, params, stream) : launch<4>(shape, maps, params, stream);
+  const auto launch_team = [&](auto rows) {
+    constexpr int kRows = decltype(rows)::value;
+    return shape.team == 8 ? launch<8, kRows>(shape, maps, params, stream) : launch<4, kRows>(shape, maps, params, stream);
+  };
+  const cudaError_t status = shape.team_rows == kTileRows ? launch_team(std::integral_constant<int, kTileRows>())
+                                                          : launch_team(std::integral_constant<int, kWarpRows>());
   return device_status(status, "mla_decode", error);
 }
 

@@ -13,9 +13,10 @@ struct TeamMaps {
   CUtensorMap queries, cache, values;
 };
 
-// The thread blocks of a team for the calls of a plan, and how many teams run at once; 1 block where teams do not pay.
+// For the calls of a plan: the thread blocks of a team and the query rows that it has, and how many teams run at once; 1 block where
+// teams do not pay.
 struct TeamShape {
-  int blocks, teams;
+  int blocks, rows, teams;
 };
 TeamShape team_shape(const DecodeShape &shape);
 

@@ -29,24 +29,24 @@ struct alignas(16) RowNote {
 constexpr int kGroupBytes = kChunks * kWarpRows * 128, kQueryGroups = kStageBytes / kGroupBytes;
 static_assert(kQueryGroups == 2);
 
-template <int kBlocks>
+template <int kBlocks, int kRows>
 struct TeamSmem {
   static constexpr int kColumns = kValueDim / kBlocks;  // of O
-  static constexpr int kValueStages = kBlocks == 8 ? 5 : 4;
-  static constexpr int kPlaces = kBlocks;  // of P
-  // Of maxima: nobody is further ahead of another's maxima than two rounds and the places of P.
-  static constexpr int kTopPlaces = 4 * kBlocks;
-  static_assert(kPlaces % kBlocks == 0 && kValueStages <= kPlaces && kTopPlaces >= 2 * kBlocks + kPlaces);
+  // As many as there is room for. Few rows leave more of it: then nobody waits for a place of P.
+  static constexpr int kValueStages = kRows == kTileRows ? 6 : kBlocks == 8 ? 10 : 7;
+  static constexpr int kPlaces = kRows == kTileRows ? kBlocks : 2 * kBlocks;  // of P
+  static constexpr int kTopPlaces = 2 * kBlocks + kPlaces;  // of maxima: nobody is further ahead of another's
+  static constexpr int kGroups = kRows / kWarpRows, kFirstGroups = kGroups < kQueryGroups ? kGroups : kQueryGroups;
 
   // Both steps of a cache block, in atoms. The queries of warps 2 and 3 come through the second's place, before its keys.
   uint8_t keys[kStepsPerBlock][kStageBytes];
   union {
     uint8_t values[kValueStages][kBlockTokens * kColumns * 2];  // of a cache block, columns of 64 values
-    uint8_t queries[kQueryGroups][kGroupBytes];                 // of warps 0 and 1
+    uint8_t queries[kFirstGroups][kGroupBytes];                 // of warps 0 and 1
   };
-  uint8_t weights[kPlaces][kTileRows * 128];  // P: 64 keys a row, BF16, swizzled
-  RowNote notes[kPlaces][kTileRows];
-  float4 tops[kTopPlaces][kTileRows / 2];  // maxima of a thread's two rows, for either of both steps
+  uint8_t weights[kPlaces][kRows * 128];  // P: 64 keys a row, BF16, swizzled. The products read 64 rows: what is not P is not used
+  RowNote notes[kPlaces][kRows];
+  float4 tops[kTopPlaces][kRows / 2];  // maxima of a thread's two rows, for either of both steps
   PlanPart part;
   uint64_t keys_full[kStepsPerBlock], keys_empty[kStepsPerBlock];
   uint64_t queries_full, queries_read;
@@ -89,19 +89,26 @@ class TableReader {
   int first_, stride_, end_, entries_ = 0;
 };
 
-// Warps of a warpgroup that have query rows.
+// The warps of a warpgroup that have query rows, sixteen each.
+template <int kRows>
 __device__ __forceinline__ int row_groups(const DecodeParams &p, int tile) {
-  return min((p.rows - tile * kTileRows + kWarpRows - 1) / kWarpRows, kScoreWarps);
+  return min((p.rows - tile * kRows + kWarpRows - 1) / kWarpRows, kRows / kWarpRows);
+}
+// The first query row of this warp; none of a warp that has none.
+template <int kRows>
+__device__ __forceinline__ int first_row(const DecodeParams &p, int tile) {
+  const int warp = threadIdx.x / 32 % 4;
+  return warp < kRows / kWarpRows ? tile * kRows + warp * kWarpRows : p.rows;
 }
 
 // ---- copy -------------------------------------------------------------------------------------------------------------
 
-// Loads the queries of `groups` warps from the first-th on, each as one box. By one thread.
-__device__ __forceinline__ void load_queries(const TeamMaps &maps, uint32_t target, uint32_t full, int seq, int tile, int first,
-                                             int groups, uint64_t policy) {
+// Loads the queries of `groups` warps, from `row` on, each as one box. By one thread.
+__device__ __forceinline__ void load_queries(const TeamMaps &maps, uint32_t target, uint32_t full, int seq, int row, int groups,
+                                             uint64_t policy) {
   sm90::barrier_expect_bytes(full, groups * kGroupBytes);
   for (int i = 0; i < groups; ++i) {
-    sm90::tma_load(target + i * kGroupBytes, &maps.queries, full, 0, tile * kTileRows + (first + i) * kWarpRows, 0, seq, policy);
+    sm90::tma_load(target + i * kGroupBytes, &maps.queries, full, 0, row + i * kWarpRows, 0, seq, policy);
   }
 }
 
@@ -112,11 +119,11 @@ struct KeyUses {
 
 // Whole cache blocks: what lies behind a sequence's end does no harm. Keys of this step's tokens, the last s_q of a sequence, come
 // after the wait for the kernel before, which may have written them.
-template <int kBlocks>
-__device__ __forceinline__ void keys_role(TeamSmem<kBlocks> &smem, const TeamMaps &maps, const DecodeParams &p, int tile,
+template <int kBlocks, int kRows>
+__device__ __forceinline__ void keys_role(TeamSmem<kBlocks, kRows> &smem, const TeamMaps &maps, const DecodeParams &p, int tile,
                                           int rank) {
   const bool leader = threadIdx.x % 32 == 0;
-  const int more_groups = row_groups(p, tile) - kQueryGroups;
+  const int more_groups = row_groups<kRows>(p, tile) - kQueryGroups;
   const uint64_t once = sm90::evict_first_policy(), again = sm90::evict_last_policy();
   KeyUses uses;
   auto fill = [&](int step, auto load) {
@@ -139,7 +146,7 @@ __device__ __forceinline__ void keys_role(TeamSmem<kBlocks> &smem, const TeamMap
       if (!queries) return;
       queries = false;
       fill(1, [&](uint32_t target, uint32_t full) {
-        load_queries(maps, target, full, share.seq, tile, kQueryGroups, more_groups, again);
+        load_queries(maps, target, full, share.seq, tile * kRows + kQueryGroups * kWarpRows, more_groups, again);
       });
     };
     TableReader table(p, share, first, kBlocks);
@@ -161,15 +168,14 @@ __device__ __forceinline__ void keys_role(TeamSmem<kBlocks> &smem, const TeamMap
   }
 }
 
-template <int kBlocks>
-__device__ __forceinline__ void values_role(TeamSmem<kBlocks> &smem, const TeamMaps &maps, const DecodeParams &p, int tile,
+template <int kBlocks, int kRows>
+__device__ __forceinline__ void values_role(TeamSmem<kBlocks, kRows> &smem, const TeamMaps &maps, const DecodeParams &p, int tile,
                                             int rank) {
-  using Smem = TeamSmem<kBlocks>;
+  using Smem = TeamSmem<kBlocks, kRows>;
   const bool leader = threadIdx.x % 32 == 0;
   const uint64_t once = sm90::evict_first_policy(), again = sm90::evict_last_policy();
   RingPosition<Smem::kValueStages> ring;
   uint32_t queries_parity = 0;
-  int unit = 0;
   bool waited = false;
   for (RuleWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
@@ -186,23 +192,17 @@ __device__ __forceinline__ void values_role(TeamSmem<kBlocks> &smem, const TeamM
           sm90::barrier_wait(sm90::smem_address(&smem.values_empty[last_use.place]), last_use.parity ^ 1);
           last_use.next();
         }
-        load_queries(maps, sm90::smem_address(smem.queries), sm90::smem_address(&smem.queries_full), share.seq, tile, 0,
-                     min(row_groups(p, tile), kQueryGroups), again);
+        load_queries(maps, sm90::smem_address(smem.queries), sm90::smem_address(&smem.queries_full), share.seq, tile * kRows,
+                     min(row_groups<kRows>(p, tile), kQueryGroups), again);
         sm90::barrier_wait(sm90::smem_address(&smem.queries_read), queries_parity);
       }
       queries_parity ^= 1;
     }
     TableReader table(p, share, 0, 1);
-    const int units = units_of(share);
-    for (int i = 0; i < units; ++i) {
+    for (int i = 0; i < units_of(share); ++i) {
       const int cache_block = table(i);
       if (leader) {
         sm90::barrier_wait(sm90::smem_address(&smem.values_empty[ring.place]), ring.parity ^ 1);
-        const int number = unit + i;  // whose P has been used kPlaces ago: there are no more stages than places
-        if (number % kBlocks != rank) {
-          sm90::barrier_expect_bytes(sm90::smem_address(&smem.weights_full[number % Smem::kPlaces]),
-                                     row_groups(p, tile) * kWarpRows * (128 + sizeof(RowNote)));
-        }
         const uint32_t full = sm90::smem_address(&smem.values_full[ring.place]);
         sm90::barrier_expect_bytes(full, sizeof(smem.values[0]));
         sm90::tma_load(sm90::smem_address(smem.values[ring.place]), &maps.values, full, 0, 0, rank * (Smem::kColumns / 64),
@@ -210,15 +210,14 @@ __device__ __forceinline__ void values_role(TeamSmem<kBlocks> &smem, const TeamM
       }
       ring.next();
     }
-    unit += units;
   }
 }
 
 // Sends P of the block's own cache blocks to the others.
-template <int kBlocks>
-__device__ __forceinline__ void send_role(TeamSmem<kBlocks> &smem, const DecodeParams &p, int tile, int rank) {
-  using Smem = TeamSmem<kBlocks>;
-  const int to = threadIdx.x % 32, rows = row_groups(p, tile) * kWarpRows;
+template <int kBlocks, int kRows>
+__device__ __forceinline__ void send_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int tile, int rank) {
+  using Smem = TeamSmem<kBlocks, kRows>;
+  const int to = threadIdx.x % 32, rows = row_groups<kRows>(p, tile) * kWarpRows;
   int unit = 0;
   for (RuleWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
@@ -247,8 +246,8 @@ __device__ __forceinline__ void send_role(TeamSmem<kBlocks> &smem, const DecodeP
 using AllQueries = uint32_t[kHeadDim / 16][4];
 
 // Takes the queries into registers.
-template <int kBlocks>
-__device__ __forceinline__ void take_queries(TeamSmem<kBlocks> &smem, AllQueries &q, KeyUses &uses, uint32_t parity, int groups) {
+template <int kBlocks, int kRows>
+__device__ __forceinline__ void take_queries(TeamSmem<kBlocks, kRows> &smem, AllQueries &q, KeyUses &uses, uint32_t parity, int groups) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = lane % 16;
   const bool by_keys = warp >= kQueryGroups;
   const uint8_t *mine = (by_keys ? smem.keys[1] : smem.queries[0]) + warp % kQueryGroups * kGroupBytes + row * 128;
@@ -301,14 +300,15 @@ struct Maxima {
   __device__ void take(int r, float top) { of[r] = grows(r, top) ? top : of[r]; }
 };
 
-template <int kBlocks>
-__device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const DecodeParams &p, int tile, int rank) {
-  using Smem = TeamSmem<kBlocks>;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, groups = row_groups(p, tile);
+template <int kBlocks, int kRows>
+__device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int tile, int rank) {
+  using Smem = TeamSmem<kBlocks, kRows>;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, groups = row_groups<kRows>(p, tile);
   const bool has_rows = warp < groups;
-  const int row = warp * kWarpRows + lane / 4, row_pair = warp * (kWarpRows / 2) + lane / 4;  // and the row eight below it
+  const int group = warp % Smem::kGroups;  // whose rows a warp without rows reads as well
+  const int row = group * kWarpRows + lane / 4, row_pair = group * (kWarpRows / 2) + lane / 4;  // and the row eight below it
   // Where this lane's row of a place of P begins, to be combined with a 16-byte piece of it by exclusive or: that is the swizzle.
-  const int stored_row = warp * kWarpRows + lane % 16;
+  const int stored_row = group * kWarpRows + lane % 16;
   const uint32_t row_offset = stored_row * 128 + ((stored_row % 8) ^ (lane / 16)) * 16;
   KeyUses uses;
   uint32_t queries_parity = 0;
@@ -319,7 +319,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const Decode
     const Share share = walk.take();
     if (share.empty()) continue;
     if (share.takes_queries()) {
-      take_queries<kBlocks>(smem, q, uses, queries_parity, groups);
+      take_queries<kBlocks, kRows>(smem, q, uses, queries_parity, groups);
       queries_parity ^= 1;
     }
     Maxima maxima(p.scale_log2);
@@ -368,7 +368,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks> &smem, const Decode
 #pragma unroll
       for (int step = 0; step < kStepsPerBlock; ++step) {
         // The second of one step alone lies beyond the sequence.
-        mask_scores(s[step], (first_step + step) * kStepTokens, share.length, p, tile);
+        mask_scores(s[step], (first_step + step) * kStepTokens, share.length, p, first_row<kRows>(p, tile));
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           top[step][r] = s[step][2 * r];
@@ -461,12 +461,12 @@ __device__ __forceinline__ void clear_unused_values(uint8_t *columns, int used, 
   sm90::warpgroup_sync(sync_id);
 }
 
-template <int kBlocks>
-__device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const DecodeParams &p, int tile, int rank) {
-  using Smem = TeamSmem<kBlocks>;
+template <int kBlocks, int kRows>
+__device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int tile, int rank) {
+  using Smem = TeamSmem<kBlocks, kRows>;
   constexpr int kCount = Smem::kColumns / 2;  // accumulators of a thread
-  const int lane = threadIdx.x % 32, groups = row_groups(p, tile);
-  const int row = threadIdx.x / 32 % 4 * kWarpRows + lane / 4;
+  const int lane = threadIdx.x % 32, groups = row_groups<kRows>(p, tile);
+  const int row = threadIdx.x / 32 % Smem::kGroups * kWarpRows + lane / 4;
   RingPosition<Smem::kValueStages> ring;
   float o[kCount];
   int unit = 0;
@@ -487,6 +487,12 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const Decode
     }
     oldest.next();
   };
+  // The weights of a cache block are to come, if from another block. By then those before in their place have been used.
+  auto expect = [&](int number) {
+    if (number % kBlocks == rank || threadIdx.x % 128 > 0) return;
+    sm90::barrier_expect_bytes(sm90::smem_address(&smem.weights_full[number % Smem::kPlaces]),
+                               groups * kWarpRows * (128 + sizeof(RowNote)));
+  };
   auto scale = [&](float upper, float lower) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) o[i] *= i / 2 % 2 ? lower : upper;
@@ -501,11 +507,11 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const Decode
     for (int i = 0; i < units; ++i) {
       const int number = unit + i, place = number % Smem::kPlaces;
       const int first_step = share.first_step + i * kStepsPerBlock;
-      const uint32_t full = sm90::smem_address(&smem.weights_full[place]);
+      if (i == 0) expect(number);
       sm90::barrier_wait(sm90::smem_address(&smem.values_full[ring.place]), ring.parity);
       const int used = share.length - first_step * kStepTokens;
       if (used < kBlockTokens) clear_unused_values<Smem::kColumns>(smem.values[ring.place], used, kValueSync);
-      sm90::barrier_wait(full, number / Smem::kPlaces % 2);
+      sm90::barrier_wait(sm90::smem_address(&smem.weights_full[place]), number / Smem::kPlaces % 2);
       // All warps or none rescale between products, which they start together.
       int moves = lane < groups ? smem.notes[place][lane * kWarpRows].moves : 0;
       moves = __reduce_or_sync(~0u, moves);
@@ -537,6 +543,7 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const Decode
         multiply(1);
         sm90::wgmma_commit();
       }
+      if (i + 1 < units) expect(number + 1);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const RowNote &note = r == 0 ? upper : lower;
@@ -562,11 +569,11 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const Decode
       sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
       rows.factor[r] = inverse_sum(sum[r]);
     }
-    store_output(o, rows, share.whole(), p, share, tile, rank * Smem::kColumns);
+    store_output(o, rows, share.whole(), p, share, first_row<kRows>(p, tile), rank * Smem::kColumns);
     if (rank > 0) continue;
 #pragma unroll
     for (int r = 0; r < 2; ++r) rows.lse2[r] = lse2_of(maximum[r], sum[r], p.scale_log2);
-    store_lse(p, share, tile, rows, share.whole());
+    store_lse(p, share, first_row<kRows>(p, tile), rows, share.whole());
   }
 }
 
@@ -575,10 +582,10 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks> &smem, const Decode
 constexpr int kThreads = 3 * 128;
 
 // Grid: (blocks of a team, tiles, parts).
-template <int kBlocks>
+template <int kBlocks, int kRows>
 __global__ void __launch_bounds__(kThreads, 1)
     decode_team_kernel(const __grid_constant__ TeamMaps maps, const __grid_constant__ DecodeParams p) {
-  using Smem = TeamSmem<kBlocks>;
+  using Smem = TeamSmem<kBlocks, kRows>;
   static_assert(sizeof(Smem) <= 227 * 1024, "shared memory of a block");
   extern __shared__ __align__(1024) uint8_t raw_smem[];
   Smem &smem = *reinterpret_cast<Smem *>(raw_smem);
@@ -614,17 +621,17 @@ __global__ void __launch_bounds__(kThreads, 1)
   sm90::cluster_sync();
   if (warpgroup == 0) {
     sm90::take_registers<224>();
-    score_role<kBlocks>(smem, p, tile, rank);
+    score_role<kBlocks, kRows>(smem, p, tile, rank);
   } else if (warpgroup == 1) {
     sm90::take_registers<208>();
     sm90::wait_for_previous_kernel();
-    value_role<kBlocks>(smem, p, tile, rank);
+    value_role<kBlocks, kRows>(smem, p, tile, rank);
   } else {
     sm90::give_registers<40>();
     const int warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
-    if (warp == 0) keys_role<kBlocks>(smem, maps, p, tile, rank);
-    else if (warp == 1) values_role<kBlocks>(smem, maps, p, tile, rank);
-    else if (warp == 2) send_role<kBlocks>(smem, p, tile, rank);
+    if (warp == 0) keys_role<kBlocks, kRows>(smem, maps, p, tile, rank);
+    else if (warp == 1) values_role<kBlocks, kRows>(smem, maps, p, tile, rank);
+    else if (warp == 2) send_role<kBlocks, kRows>(smem, p, tile, rank);
   }
   sm90::cluster_sync();  // a block's shared memory must outlive what the others send to it
 }
