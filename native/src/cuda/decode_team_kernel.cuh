@@ -33,9 +33,10 @@ template <int kBlocks, int kRows>
 struct TeamSmem {
   static constexpr int kColumns = kValueDim / kBlocks;  // of O
   // As many as there is room for. Few rows leave more of it: then nobody waits for a place of P.
-  static constexpr int kValueStages = kRows == kTileRows ? 6 : kBlocks == 8 ? 10 : 7;
-  static constexpr int kPlaces = kRows == kTileRows ? kBlocks : 2 * kBlocks;  // of P
-  static constexpr int kTopPlaces = 2 * kBlocks + kPlaces;  // of maxima: nobody is further ahead of another's
+  static constexpr int kPlaces = kRows == kTileRows ? 8 : 2 * kBlocks;  // of P
+  static constexpr int kValueStages = kRows == kTileRows ? (kBlocks == 8 ? 6 : 3) : kBlocks == 8 ? 10 : 6;
+  static constexpr int kTopPlaces = 4 * kBlocks;  // of maxima: nobody is further ahead of another's
+  static_assert(kTopPlaces >= 2 * kBlocks + kPlaces);
   static constexpr int kGroups = kRows / kWarpRows, kFirstGroups = kGroups < kQueryGroups ? kGroups : kQueryGroups;
 
   // Both steps of a cache block, in atoms. The queries of warps 2 and 3 come through the second's place, before its keys.
@@ -66,8 +67,8 @@ __device__ __forceinline__ int units_of(const Share &share) {
 
 // The first number from `unit` on that belongs to the block of this rank.
 template <int kBlocks>
-__device__ __forceinline__ int first_own(int unit, int rank) {
-  return unit + (rank - unit % kBlocks + kBlocks) % kBlocks;
+__device__ __forceinline__ uint32_t first_own(uint32_t unit, uint32_t rank) {
+  return unit + (rank - unit) % kBlocks;
 }
 
 // Reads the block table of a share, 32 entries at a time: its 0th, 1st, .. cache block, or every kBlocks-th. A whole warp.
@@ -133,12 +134,12 @@ __device__ __forceinline__ void keys_role(TeamSmem<kBlocks, kRows> &smem, const 
     }
     uses.parity[step] ^= 1;
   };
-  int unit = 0;
+  uint32_t unit = 0;
   bool waited = false, fresh = true;  // fresh: nothing has been loaded
   for (RuleWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
-    const int first = first_own<kBlocks>(unit, rank) - unit, units = units_of(share);
+    const int first = static_cast<int>(first_own<kBlocks>(unit, rank) - unit), units = units_of(share);
     bool queries = share.takes_queries() && more_groups > 0;  // are still to be loaded
     auto load_more_queries = [&] {
       if (!waited) sm90::wait_for_previous_kernel();
@@ -218,13 +219,13 @@ template <int kBlocks, int kRows>
 __device__ __forceinline__ void send_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int tile, int rank) {
   using Smem = TeamSmem<kBlocks, kRows>;
   const int to = threadIdx.x % 32, rows = row_groups<kRows>(p, tile) * kWarpRows;
-  int unit = 0;
+  uint32_t unit = 0;
   for (RuleWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
-    const int end = unit + units_of(share);
-    for (int mine = first_own<kBlocks>(unit, rank); mine < end; mine += kBlocks) {
-      const int place = mine % Smem::kPlaces;
+    const uint32_t end = unit + units_of(share);
+    for (uint32_t mine = first_own<kBlocks>(unit, rank); mine < end; mine += kBlocks) {
+      const uint32_t place = mine % Smem::kPlaces;
       sm90::barrier_wait(sm90::smem_address(&smem.weights_ready[place]), mine / Smem::kPlaces % 2);
       const uint32_t full = sm90::smem_address(&smem.weights_full[place]);
       if (to == rank) {
@@ -313,7 +314,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
   KeyUses uses;
   uint32_t queries_parity = 0;
   AllQueries q;
-  int unit = 0;
+  uint32_t unit = 0;
 
   for (RuleWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
@@ -323,11 +324,11 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
       queries_parity ^= 1;
     }
     Maxima maxima(p.scale_log2);
-    const int end = unit + units_of(share);
-    int seen = unit;
+    const uint32_t end = unit + units_of(share);
+    uint32_t seen = unit;
     // Takes in the maxima of others' cache blocks up to `to`, at most 2 kBlocks. A lane waits for one of them.
-    auto catch_up = [&](int to) {
-      const int mine = seen + lane;
+    auto catch_up = [&](uint32_t to) {
+      const uint32_t mine = seen + lane;
       if (mine < to) {
         const uint32_t full = sm90::smem_address(&smem.tops_full[mine % Smem::kTopPlaces]);
         if (warp == 0) sm90::barrier_expect_bytes(full, groups * (kWarpRows / 2) * sizeof(float4));
@@ -337,14 +338,14 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
       // Seldom does one of them grow: then one after the other.
       float top[2] = {-INFINITY, -INFINITY};
 #pragma unroll 4
-      for (int i = seen; i < to; ++i) {
+      for (uint32_t i = seen; i < to; ++i) {
         const float4 tops = smem.tops[i % Smem::kTopPlaces][row_pair];
         top[0] = fmaxf(top[0], fmaxf(tops.x, tops.y));
         top[1] = fmaxf(top[1], fmaxf(tops.z, tops.w));
       }
       if (__any_sync(~0u, maxima.grows(0, top[0]) || maxima.grows(1, top[1]))) {
 #pragma unroll 4
-        for (int i = seen; i < to; ++i) {
+        for (uint32_t i = seen; i < to; ++i) {
           const float4 tops = smem.tops[i % Smem::kTopPlaces][row_pair];
           maxima.take(0, tops.x);
           maxima.take(0, tops.y);
@@ -355,8 +356,8 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
       seen = max(seen, to);
     };
 
-    for (int mine = first_own<kBlocks>(unit, rank); mine < end; mine += kBlocks) {
-      const int first_step = share.first_step + (mine - unit) * kStepsPerBlock;
+    for (uint32_t mine = first_own<kBlocks>(unit, rank); mine < end; mine += kBlocks) {
+      const int first_step = share.first_step + static_cast<int>(mine - unit) * kStepsPerBlock;
       float s[kStepsPerBlock][16], top[kStepsPerBlock][2];
 #pragma unroll
       for (int step = 0; step < kStepsPerBlock; ++step) {
@@ -381,7 +382,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
         }
       }
       if (has_rows) {  // the four lanes of a row send to other blocks each
-        const int place = mine % Smem::kTopPlaces;
+        const uint32_t place = mine % Smem::kTopPlaces;
         const uint32_t target = sm90::smem_address(&smem.tops[place][row_pair]), full = sm90::smem_address(&smem.tops_full[place]);
 #pragma unroll
         for (int i = 0; i < kBlocks / 4; ++i) {
@@ -394,7 +395,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
       catch_up(mine);
       seen = mine + 1;
 
-      const int place = mine % Smem::kPlaces;
+      const uint32_t place = mine % Smem::kPlaces;
       sm90::barrier_wait(sm90::smem_address(&smem.weights_free[place]), mine / Smem::kPlaces % 2 ^ 1);
       if (has_rows) {
         const uint32_t target = sm90::smem_address(smem.weights[place]) + row_offset;
@@ -453,8 +454,9 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
 // The last cache block's keys past the sequence's end may hold anything, NaN too: 0 x NaN must not reach O.
 template <int kColumns>
 __device__ __forceinline__ void clear_unused_values(uint8_t *columns, int used, uint32_t sync_id) {
-  for (int i = threadIdx.x % 128; i < (kBlockTokens - used) * (kColumns / 8); i += 128) {
-    const int key = used + i / 8 % (kBlockTokens - used), column = i / 8 / (kBlockTokens - used);
+  constexpr int kPieces = kColumns / 8;  // of a key, 16 bytes each
+  for (int i = threadIdx.x % 128; i < (kBlockTokens - used) * kPieces; i += 128) {
+    const int key = used + i / kPieces, column = i % kPieces / 8;
     *reinterpret_cast<int4 *>(columns + (column * kBlockTokens + key) * 128 + i % 8 * 16) = make_int4(0, 0, 0, 0);
   }
   sm90::fence_async_proxy();
@@ -469,7 +471,7 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
   const int row = threadIdx.x / 32 % Smem::kGroups * kWarpRows + lane / 4;
   RingPosition<Smem::kValueStages> ring;
   float o[kCount];
-  int unit = 0;
+  uint32_t number = 0;  // of all cache blocks
 
   auto start = [&] {
     sm90::hold(o);
@@ -480,16 +482,17 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
     sm90::hold(o);
   };
   RingPosition<Smem::kValueStages> oldest;
-  auto release = [&](int number) {
+  // `again`: its places will be used again.
+  auto release = [&](uint32_t number, bool again) {
     if (lane == 0) {
       sm90::barrier_arrive(sm90::smem_address(&smem.values_empty[oldest.place]));
-      sm90::barrier_arrive_remote(sm90::smem_address(&smem.weights_free[number % Smem::kPlaces]), number % kBlocks, 1);
+      if (again) sm90::barrier_arrive_remote(sm90::smem_address(&smem.weights_free[number % Smem::kPlaces]), number % kBlocks, 1);
     }
     oldest.next();
   };
   // The weights of a cache block are to come, if from another block. By then those before in their place have been used.
-  auto expect = [&](int number) {
-    if (number % kBlocks == rank || threadIdx.x % 128 > 0) return;
+  auto expect = [&](uint32_t number) {
+    if (number % kBlocks == static_cast<uint32_t>(rank) || threadIdx.x % 128 > 0) return;
     sm90::barrier_expect_bytes(sm90::smem_address(&smem.weights_full[number % Smem::kPlaces]),
                                groups * kWarpRows * (128 + sizeof(RowNote)));
   };
@@ -500,21 +503,27 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
 
   for (RuleWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
-    const int units = units_of(share);
+    const uint32_t begin = number, end = begin + units_of(share);
+    const bool last = walk.done();
     float sum[2] = {0.0f, 0.0f}, maximum[2] = {-INFINITY, -INFINITY};
 #pragma unroll
     for (int i = 0; i < kCount; ++i) o[i] = 0.0f;
-    for (int i = 0; i < units; ++i) {
-      const int number = unit + i, place = number % Smem::kPlaces;
-      const int first_step = share.first_step + i * kStepsPerBlock;
-      if (i == 0) expect(number);
+    int used = share.length - share.first_step * kStepTokens;  // keys from this cache block on
+    for (; number < end; ++number, used -= kBlockTokens) {
+      if (number == begin) expect(number);
+      const uint32_t place = number % Smem::kPlaces;
       sm90::barrier_wait(sm90::smem_address(&smem.values_full[ring.place]), ring.parity);
-      const int used = share.length - first_step * kStepTokens;
       if (used < kBlockTokens) clear_unused_values<Smem::kColumns>(smem.values[ring.place], used, kValueSync);
       sm90::barrier_wait(sm90::smem_address(&smem.weights_full[place]), number / Smem::kPlaces % 2);
-      // All warps or none rescale between products, which they start together.
+      const RowNote *notes = smem.notes[place] + row;
       int moves = lane < groups ? smem.notes[place][lane * kWarpRows].moves : 0;
-      moves = __reduce_or_sync(~0u, moves);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const float4 head = *reinterpret_cast<const float4 *>(&notes[8 * r]);
+        maximum[r] = head.z;
+        sum[r] = __fadd_rn(__fmul_rn(sum[r], head.x), notes[8 * r].sums[0][lane % 4]);
+        sum[r] = __fadd_rn(__fmul_rn(sum[r], head.y), notes[8 * r].sums[1][lane % 4]);
+      }
       const uint64_t weights = sm90::swizzled_descriptor(sm90::smem_address(smem.weights[place]), 0);
       const uint64_t values = sm90::swizzled_descriptor(sm90::smem_address(smem.values[ring.place]), kBlockTokens * 128);
       auto multiply = [&](int step) {
@@ -524,43 +533,32 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
           else sm90::wgmma_m64n128k16_t(o, sm90::advance(weights, k * 32), sm90::advance(values, k * 2048));
         }
       };
-      // Of one step alone the second one's weights are 0, and its values have been cleared.
-      const RowNote &upper = smem.notes[place][row], &lower = smem.notes[place][row + 8];
+      // All warps or none rescale between products, which they start together. Of one step alone the second one's weights are 0,
+      // and its values have been cleared.
+      moves = __reduce_or_sync(~0u, moves);
       if (moves) {
-        finish();
-        scale(upper.rescale[0], lower.rescale[0]);
-        start();
-        multiply(0);
-        sm90::wgmma_commit();
-        finish();
-        scale(upper.rescale[1], lower.rescale[1]);
-        start();
-        multiply(1);
-        sm90::wgmma_commit();
+#pragma unroll
+        for (int step = 0; step < kStepsPerBlock; ++step) {
+          finish();
+          scale(notes[0].rescale[step], notes[8].rescale[step]);
+          start();
+          multiply(step);
+          sm90::wgmma_commit();
+        }
       } else {
         start();
         multiply(0);
         multiply(1);
         sm90::wgmma_commit();
       }
-      if (i + 1 < units) expect(number + 1);
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const RowNote &note = r == 0 ? upper : lower;
-        const float4 head = *reinterpret_cast<const float4 *>(&note);
-        maximum[r] = head.z;
-        sum[r] = __fadd_rn(__fmul_rn(sum[r], head.x), note.sums[0][lane % 4]);
-        sum[r] = __fadd_rn(__fmul_rn(sum[r], head.y), note.sums[1][lane % 4]);
-      }
-      if (i > 0) {
-        sm90::wgmma_wait<1>();
-        release(number - 1);
-      }
       ring.next();
+      if (number + 1 < end) expect(number + 1);
+      if (number == begin) continue;
+      sm90::wgmma_wait<1>();  // those before are done
+      release(number - 1, !last || number - 1 + Smem::kPlaces < end);
     }
-    unit += units;
     finish();
-    if (units > 0) release(unit - 1);
+    if (begin < end) release(end - 1, !last);
 
     ShareRows rows;
 #pragma unroll
@@ -633,7 +631,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     else if (warp == 1) values_role<kBlocks, kRows>(smem, maps, p, tile, rank);
     else if (warp == 2) send_role<kBlocks, kRows>(smem, p, tile, rank);
   }
-  sm90::cluster_sync();  // a block's shared memory must outlive what the others send to it
+  sm90::cluster_leave();
 }
 
 }  // namespace mla::cuda::team

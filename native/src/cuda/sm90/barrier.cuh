@@ -102,6 +102,12 @@ __device__ __forceinline__ void cluster_sync() {
   asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
 }
 
+// Ends together with the other blocks of the cluster, which copy from this one's shared memory. Orders nothing else: what they send
+// here must have been waited for.
+__device__ __forceinline__ void cluster_leave() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
+
 // A flag in global memory: `set_flag` publishes what this thread and those that it has met at a barrier have written; who
 // has waited for the flag, and whoever meets that thread at a barrier, sees it. The reader clears it for the next time.
 __device__ __forceinline__ void set_flag(uint32_t *flag) {
