@@ -5,7 +5,7 @@
 // rows and P, which go to all; then each adds up its columns of O += P V, over all keys. Roles:
 //   score   a warpgroup: the queries in registers, S = Q K^T of the block's own cache blocks, the softmax, P to all blocks
 //   value   a warpgroup: 64 x 512 / kBlocks of O += P V
-//   copy    two warps: keys of the own cache blocks; the queries' first half, and the columns of all keys
+//   copy    four warps: keys of the own cache blocks; the queries, and the columns of all keys; P to the others; what is there
 //
 // Cache blocks are counted through all splits of a part. The n-th belongs to block n % kBlocks, as do the places that its maxima
 // and its P take in the shared memory of every block.
@@ -36,7 +36,7 @@ struct TeamSmem {
   static constexpr int kPlaces = kRows == kTileRows ? 8 : 2 * kBlocks;  // of P
   static constexpr int kValueStages = kRows == kTileRows ? (kBlocks == 8 ? 6 : 3) : kBlocks == 8 ? 10 : 6;
   static constexpr int kTopPlaces = 4 * kBlocks;  // of maxima: nobody is further ahead of another's
-  static_assert(kTopPlaces >= 2 * kBlocks + kPlaces);
+  static_assert(kTopPlaces >= 2 * kBlocks + kPlaces && kPlaces >= kValueStages);
   static constexpr int kGroups = kRows / kWarpRows, kFirstGroups = kGroups < kQueryGroups ? kGroups : kQueryGroups;
 
   // Both steps of a cache block, in atoms. The queries of warps 2 and 3 come through the second's place, before its keys.
@@ -52,6 +52,8 @@ struct TeamSmem {
   uint64_t keys_full[kStepsPerBlock], keys_empty[kStepsPerBlock];
   uint64_t queries_full, queries_read;
   uint64_t values_full[kValueStages], values_empty[kValueStages];
+  uint64_t ready[kValueStages];  // for the products of P V
+  int rescales[kValueStages];    // whether those rescale
   uint64_t tops_full[kTopPlaces];
   // Of each block's own places: the score warps have filled it, all blocks are done with it.
   uint64_t weights_ready[kPlaces], weights_free[kPlaces];
@@ -176,7 +178,7 @@ __device__ __forceinline__ void values_role(TeamSmem<kBlocks, kRows> &smem, cons
   const bool leader = threadIdx.x % 32 == 0;
   const uint64_t once = sm90::evict_first_policy(), again = sm90::evict_last_policy();
   RingPosition<Smem::kValueStages> ring;
-  uint32_t queries_parity = 0;
+  uint32_t queries_parity = 0, number = 0;  // of all cache blocks
   bool waited = false;
   for (RuleWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
@@ -204,11 +206,43 @@ __device__ __forceinline__ void values_role(TeamSmem<kBlocks, kRows> &smem, cons
       const int cache_block = table(i);
       if (leader) {
         sm90::barrier_wait(sm90::smem_address(&smem.values_empty[ring.place]), ring.parity ^ 1);
+        if (number >= Smem::kValueStages) {  // so P of the cache block that was there has been used, too
+          const uint32_t before = number - Smem::kValueStages;
+          sm90::barrier_arrive_remote(sm90::smem_address(&smem.weights_free[before % Smem::kPlaces]), before % kBlocks, 1);
+        }
         const uint32_t full = sm90::smem_address(&smem.values_full[ring.place]);
         sm90::barrier_expect_bytes(full, sizeof(smem.values[0]));
         sm90::tma_load(sm90::smem_address(smem.values[ring.place]), &maps.values, full, 0, 0, rank * (Smem::kColumns / 64),
                        cache_block, once);
       }
+      ring.next();
+      ++number;
+    }
+  }
+}
+
+// Tells the value warps that a cache block's columns and its weights are there, and whether they have to rescale: they have enough
+// to do between their products.
+template <int kBlocks, int kRows>
+__device__ __forceinline__ void gate_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int tile, int rank) {
+  using Smem = TeamSmem<kBlocks, kRows>;
+  const uint32_t lane = threadIdx.x % 32, groups = row_groups<kRows>(p, tile);
+  RingPosition<Smem::kValueStages> ring;
+  uint32_t number = 0;
+  for (RuleWalk walk(smem.part, p); !walk.done();) {
+    for (const uint32_t end = number + units_of(walk.take()); number < end; ++number) {
+      const uint32_t place = number % Smem::kPlaces, full = sm90::smem_address(&smem.weights_full[place]);
+      if (lane == 0 && number % kBlocks != static_cast<uint32_t>(rank)) {
+        sm90::barrier_expect_bytes(full, groups * kWarpRows * (128 + sizeof(RowNote)));
+      }
+      sm90::barrier_wait(sm90::smem_address(&smem.values_full[ring.place]), ring.parity);
+      sm90::barrier_wait(full, number / Smem::kPlaces % 2);
+      const bool moves = __any_sync(~0u, lane < groups && smem.notes[place][lane * kWarpRows].moves != 0);
+      if (lane == 0) {
+        smem.rescales[ring.place] = moves;
+        sm90::barrier_arrive(sm90::smem_address(&smem.ready[ring.place]));
+      }
+      __syncwarp();
       ring.next();
     }
   }
@@ -467,7 +501,7 @@ template <int kBlocks, int kRows>
 __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int tile, int rank) {
   using Smem = TeamSmem<kBlocks, kRows>;
   constexpr int kCount = Smem::kColumns / 2;  // accumulators of a thread
-  const int lane = threadIdx.x % 32, groups = row_groups<kRows>(p, tile);
+  const int lane = threadIdx.x % 32;
   const int row = threadIdx.x / 32 % Smem::kGroups * kWarpRows + lane / 4;
   RingPosition<Smem::kValueStages> ring;
   float o[kCount];
@@ -482,19 +516,9 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
     sm90::hold(o);
   };
   RingPosition<Smem::kValueStages> oldest;
-  // `again`: its places will be used again.
-  auto release = [&](uint32_t number, bool again) {
-    if (lane == 0) {
-      sm90::barrier_arrive(sm90::smem_address(&smem.values_empty[oldest.place]));
-      if (again) sm90::barrier_arrive_remote(sm90::smem_address(&smem.weights_free[number % Smem::kPlaces]), number % kBlocks, 1);
-    }
+  auto release = [&] {
+    if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.values_empty[oldest.place]));
     oldest.next();
-  };
-  // The weights of a cache block are to come, if from another block. By then those before in their place have been used.
-  auto expect = [&](uint32_t number) {
-    if (number % kBlocks == static_cast<uint32_t>(rank) || threadIdx.x % 128 > 0) return;
-    sm90::barrier_expect_bytes(sm90::smem_address(&smem.weights_full[number % Smem::kPlaces]),
-                               groups * kWarpRows * (128 + sizeof(RowNote)));
   };
   auto scale = [&](float upper, float lower) {
 #pragma unroll
@@ -504,19 +528,16 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
   for (RuleWalk walk(smem.part, p); !walk.done();) {
     const Share share = walk.take();
     const uint32_t begin = number, end = begin + units_of(share);
-    const bool last = walk.done();
     float sum[2] = {0.0f, 0.0f}, maximum[2] = {-INFINITY, -INFINITY};
 #pragma unroll
     for (int i = 0; i < kCount; ++i) o[i] = 0.0f;
     int used = share.length - share.first_step * kStepTokens;  // keys from this cache block on
     for (; number < end; ++number, used -= kBlockTokens) {
-      if (number == begin) expect(number);
       const uint32_t place = number % Smem::kPlaces;
-      sm90::barrier_wait(sm90::smem_address(&smem.values_full[ring.place]), ring.parity);
+      sm90::barrier_wait(sm90::smem_address(&smem.ready[ring.place]), ring.parity);
       if (used < kBlockTokens) clear_unused_values<Smem::kColumns>(smem.values[ring.place], used, kValueSync);
-      sm90::barrier_wait(sm90::smem_address(&smem.weights_full[place]), number / Smem::kPlaces % 2);
       const RowNote *notes = smem.notes[place] + row;
-      int moves = lane < groups ? smem.notes[place][lane * kWarpRows].moves : 0;
+      const bool rescales = smem.rescales[ring.place] != 0;
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const float4 head = *reinterpret_cast<const float4 *>(&notes[8 * r]);
@@ -535,8 +556,7 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
       };
       // All warps or none rescale between products, which they start together. Of one step alone the second one's weights are 0,
       // and its values have been cleared.
-      moves = __reduce_or_sync(~0u, moves);
-      if (moves) {
+      if (__any_sync(~0u, rescales)) {
 #pragma unroll
         for (int step = 0; step < kStepsPerBlock; ++step) {
           finish();
@@ -552,13 +572,12 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
         sm90::wgmma_commit();
       }
       ring.next();
-      if (number + 1 < end) expect(number + 1);
       if (number == begin) continue;
       sm90::wgmma_wait<1>();  // those before are done
-      release(number - 1, !last || number - 1 + Smem::kPlaces < end);
+      release();
     }
     finish();
-    if (begin < end) release(end - 1, !last);
+    if (begin < end) release();
 
     ShareRows rows;
 #pragma unroll
@@ -603,12 +622,13 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int i = 0; i < Smem::kValueStages; ++i) {
       barrier_init(smem_address(&smem.values_full[i]), 1);
       barrier_init(smem_address(&smem.values_empty[i]), kScoreWarps);
+      barrier_init(smem_address(&smem.ready[i]), 1);
     }
     for (int i = 0; i < Smem::kTopPlaces; ++i) barrier_init(smem_address(&smem.tops_full[i]), 1);
     for (int i = 0; i < Smem::kPlaces; ++i) {
       barrier_init(smem_address(&smem.weights_full[i]), 1);
       barrier_init(smem_address(&smem.weights_ready[i]), kScoreWarps * 32);
-      barrier_init(smem_address(&smem.weights_free[i]), kBlocks * kScoreWarps);
+      barrier_init(smem_address(&smem.weights_free[i]), kBlocks);
     }
     sm90::barrier_init_fence();
   }
@@ -630,6 +650,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (warp == 0) keys_role<kBlocks, kRows>(smem, maps, p, tile, rank);
     else if (warp == 1) values_role<kBlocks, kRows>(smem, maps, p, tile, rank);
     else if (warp == 2) send_role<kBlocks, kRows>(smem, p, tile, rank);
+    else gate_role<kBlocks, kRows>(smem, p, tile, rank);
   }
   sm90::cluster_leave();
 }
