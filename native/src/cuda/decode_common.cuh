@@ -54,6 +54,7 @@ constexpr int kAtomKeys = 8;
 constexpr int kAtomBytes = kAtomKeys * 128;
 constexpr int kAtomRowBytes = kChunks * kAtomBytes;
 constexpr int kSlots = 2;  // of P
+constexpr int kRunsAhead = 32;  // runs of a part in shared memory
 // Of the queries' 36 slices of 16 values, as many are held in registers as ptxas lets a role of 168 have (it wants 26
 // beside the operands of wgmma); the others, the rope part among them, lie in shared memory.
 constexpr int kRegisterSlices = 27;
@@ -79,6 +80,7 @@ struct DecodeSmem {
   float inverse_sum[kTileRows];
   float lse2[kTileRows];  // base 2; only where value warps need it
   PlanPart part;
+  PlanRun runs[kRunsAhead];  // the first of the part; by load only the lengths of its sequences
   uint64_t full[kStages], empty[kStages];
   uint64_t p_full[kSlots], p_empty[kSlots];
   uint64_t sum_full, sum_empty;
@@ -112,11 +114,20 @@ struct Share {
   }
 };
 
-// The first of the query rows of this warp, in whatever role.
-__device__ __forceinline__ int warp_row(int tile) { return tile * kTileRows + threadIdx.x / 32 % 4 * kWarpRows; }
+// threadIdx.x, for what runs once in a while: hidden from the compiler, which would compute addresses ahead where there are no
+// registers for them. To load what was spilled takes 1,000 cycles while keys stream in.
+__device__ __forceinline__ int late_thread() {
+  int thread = threadIdx.x;
+  asm volatile("" : "+r"(thread));
+  return thread & (kDecodeThreads - 1);  // not negative
+}
+
+// The first of the query rows of a thread's warp, in whatever role.
+__device__ __forceinline__ int warp_row(int tile, int thread) { return tile * kTileRows + thread / 32 % 4 * kWarpRows; }
 
 __device__ __forceinline__ int64_t lse_place(const DecodeParams &p, int seq, int row) {
-  return (static_cast<int64_t>(seq) * p.heads + row % p.heads) * p.s_q + row / p.heads;
+  const int token = quotient(row, p.heads);
+  return (static_cast<int64_t>(seq) * p.heads + row - token * p.heads) * p.s_q + token;
 }
 
 // Of a row's sum of weights relative to its maximum in units of S; 0 and -inf where no key was seen.
@@ -140,6 +151,11 @@ struct HalfScale {
   }
 };
 
+__device__ __forceinline__ PlanRun ldg_run(const PlanRun *run) {
+  const int4 v = __ldg(reinterpret_cast<const int4 *>(run));
+  return {v.x, v.y, v.z, v.w};
+}
+
 // How a part lists its work: by load, by the split rule, or as the call says.
 enum class Walk { kByLoad, kByRule, kEither };
 
@@ -147,8 +163,9 @@ enum class Walk { kByLoad, kByRule, kEither };
 template <Walk kWalk>
 class PartWalk {
  public:
-  __device__ PartWalk(const PlanPart &part, const DecodeParams &p)
-      : part_(part), p_(p), seq_(part.first_seq), step_(part.first_step), length_(part.first_len), end_(part.end_step),
+  // `ahead`: the part's first runs in shared memory (DecodeSmem), but for Walk::kEither: each role would wait for its load.
+  __device__ PartWalk(const PlanPart &part, const DecodeParams &p, const PlanRun *ahead = nullptr)
+      : part_(part), p_(p), ahead_(ahead), seq_(part.first_seq), step_(part.first_step), length_(part.first_len), end_(part.end_step),
         at_(by_rule() ? part.first_run : part.first_seq) {}
   __device__ bool done() const { return at() > part_.last; }
   __device__ Share take() { return next(by_rule() ? p_.rule.split_steps(steps_of(length_)) : INT_MAX / 2); }
@@ -162,25 +179,26 @@ class PartWalk {
     const int end = by_rule() ? end_ : at() == part_.last ? part_.end_step : steps_of(length_);
     const Share share = {seq_, length_, step_, min(end, step_ + steps), continues_};
     step_ = share.end_step;
-    continues_ = step_ < end;
+    continues_ = kWalk != Walk::kByLoad && step_ < end;  // by load a part has one share of a sequence
     if (continues_) return share;
     ++at_;
     if (by_rule()) {
-      if (!done()) load(p_.runs + at_);
+      if (!done()) load(is_ahead() ? ahead_[at_ - part_.first_run] : ldg_run(p_.runs + at_));
       return share;
     }
     ++seq_;
     step_ = 0;
-    if (!done()) length_ = __ldg(p_.seq_lens + seq_);
+    if (!done()) length_ = is_ahead() ? ahead_[seq_ - part_.first_seq].length : __ldg(p_.seq_lens + seq_);
     return share;
   }
-  __device__ void load(const PlanRun *run) {
-    const int4 v = __ldg(reinterpret_cast<const int4 *>(run));
-    seq_ = v.x, length_ = v.y, step_ = v.z, end_ = v.w;
+  __device__ void load(const PlanRun &run) { seq_ = run.seq, length_ = run.length, step_ = run.first_step, end_ = run.end_step; }
+  __device__ bool is_ahead() const {
+    return kWalk != Walk::kEither && at() - (by_rule() ? part_.first_run : part_.first_seq) < kRunsAhead;
   }
 
   const PlanPart &part_;
   const DecodeParams &p_;
+  const PlanRun *ahead_;
   int seq_, step_, length_;  // where the next share starts
   int end_;                  // by rule: of this run
   int at_;                   // run, or sequence

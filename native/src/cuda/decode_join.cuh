@@ -45,7 +45,7 @@ struct ShareRows {
   float lse2[2];    // log-sum-exp, base 2
   ShareRows() = default;
   __device__ explicit ShareRows(const DecodeSmem &smem) {
-    const int row = warp_row(0) + threadIdx.x % 32 / 4;
+    const int thread = late_thread(), row = warp_row(0, thread) + thread % 32 / 4;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       factor[r] = smem.inverse_sum[row + 8 * r];
@@ -103,7 +103,7 @@ __device__ __forceinline__ void load_partial(const DecodeMaps &maps, const Decod
 
 // Adds the half of a partial result that lies in a stage to O, which is that of both splits then.
 __device__ __forceinline__ void add_partial(const uint8_t *stage, ShareRows &rows, float (&left)[64], float (&right)[64]) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const int thread = late_thread(), lane = thread % 32, warp = thread / 32 % 4;
   stage += warp * kStagedBytes;
   const float *scales = reinterpret_cast<const float *>(stage + kPartialHalfBytes), *lse2 = scales + kWarpRows * 2;
   float own[2], other[2][2];  // [half of the columns][row]
@@ -139,12 +139,13 @@ __device__ __forceinline__ void add_partial(const uint8_t *stage, ShareRows &row
   add(right, 1);
 }
 
-// Leaves the result of a split for another one. All value warps together.
+// Leaves the result of a split for another one. All value warps together; announce_partial goes on. Whoever copies it has a fence
+// between these stores and the copies.
 __device__ __forceinline__ void leave_partial(const DecodeParams &p, int tile, int side,
                                               const ShareRows &rows, const float (&left)[64], const float (&right)[64]) {
-  const int lane = threadIdx.x % 32;
-  if (warp_row(tile) < p.rows) {
-    const int64_t box = partial_box(p, joined_part(blockIdx.y), warp_row(tile), side);
+  const int thread = late_thread(), lane = thread % 32, first_row = warp_row(tile, thread);
+  if (first_row < p.rows) {
+    const int64_t box = partial_box(p, joined_part(blockIdx.y), first_row, side);
     uint8_t *target = p.joined + box * kPartialBoxBytes;
     float *scales = reinterpret_cast<float *>(target + kPartialHalfBytes) + lane / 4 * 2;
     float *lse2 = reinterpret_cast<float *>(target + kPartialHalfBytes) + kWarpRows * 2 + lane / 4;
@@ -169,19 +170,24 @@ __device__ __forceinline__ void leave_partial(const DecodeParams &p, int tile, i
     store(left, 0);
     store(right, 1);
     if (lane % 4 == 0) lse2[0] = rows.lse2[0], lse2[8] = rows.lse2[1];
-    sm90::fence_async_proxy_global();
   }
-  sm90::named_sync<kValueWarps * 32>(kJoinSync);
-  if (threadIdx.x == kScoreWarps * 32) sm90::set_flag(part_flag(p, joined_part(blockIdx.y), tile));
+  sm90::named_arrive<(kValueWarps + 1) * 32>(kJoinSync);
+}
+
+// By a warp that has nothing else to do, so that no value warp waits for its stores: tells the other part that the result is there.
+__device__ __forceinline__ void announce_partial(const DecodeParams &p, int tile) {
+  sm90::named_sync<(kValueWarps + 1) * 32>(kJoinSync);
+  if (threadIdx.x % 32 == 0) sm90::set_flag(part_flag(p, joined_part(blockIdx.y), tile));
 }
 
 // The log-sum-exp of a finished share.
 __device__ __forceinline__ void store_lse(const DecodeParams &p, const Share &share, int first_row, const ShareRows &rows,
                                           bool whole) {
+  const int thread = late_thread();
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int row = first_row + threadIdx.x % 32 / 4 + 8 * r;
-    if (threadIdx.x % 4 > 0 || row >= p.rows) continue;
+    const int row = first_row + thread % 32 / 4 + 8 * r;
+    if (thread % 4 > 0 || row >= p.rows) continue;
     if (whole) p.lse[lse_place(p, share.seq, row)] = natural_lse(rows.lse2[r]);
     else p.partial_lse[static_cast<int64_t>(share.slot(p)) * p.rows + row] = rows.lse2[r];
   }

@@ -88,7 +88,7 @@ __device__ __forceinline__ int early_steps(const Share &share, const DecodeParam
 // Loads the keys of these steps into the stages behind the first queries'. Returns how many they are.
 template <int kCluster, Splits kSplits>
 __device__ __forceinline__ int load_early(const Loader<kCluster> &loader, const DecodeSmem &smem, const DecodeParams &p) {
-  WalkOf<kSplits> walk(smem.part, p);
+  WalkOf<kSplits> walk(smem.part, p, smem.runs);
   if (walk.done()) return 0;
   const Share share = walk.take();
   const int steps = early_steps(share, p), lane = threadIdx.x % 32;
@@ -118,7 +118,7 @@ template <int kCluster, Splits kSplits>
 __device__ __forceinline__ void prefetch_role(const DecodeSmem &smem, const DecodeParams &p, int tile) {
   constexpr int kAhead = kSplits == Splits::kJoined ? 7 : 2;  // steps; measured: docs/kernels.md
   constexpr int kShare = kStepTokens / kCluster;              // of a step's keys
-  WalkOf<kSplits> walk(smem.part, p);
+  WalkOf<kSplits> walk(smem.part, p, smem.runs);
   if (walk.done()) return;
   const Share share = walk.take();
   if (share.empty()) return;
@@ -143,7 +143,7 @@ __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &ma
   sm90::launch_dependents();
 
   RingPosition<kStages> ring;
-  for (WalkOf<kSplits> walk(smem.part, p); !walk.done();) {
+  for (WalkOf<kSplits> walk(smem.part, p, smem.runs); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
     if (lane == 0 && share.takes_queries()) loader.load_queries(ring, share.seq);
@@ -188,8 +188,8 @@ __device__ __forceinline__ void mask_scores(float (&s)[16], int first_key, int l
   int seen[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    int row = first_row + lane / 4 + 8 * r;
-    seen[r] = length - max(p.s_q - 1 - row / p.heads, 0) - first_key - lane % 4 * 2;
+    int row = first_row + threadIdx.x / 32 % 4 * kWarpRows + lane / 4 + 8 * r;
+    seen[r] = length - max(p.s_q - 1 - quotient(row, p.heads), 0) - first_key - lane % 4 * 2;
   }
 #pragma unroll
   for (int i = 0; i < 16; ++i) {
@@ -199,17 +199,17 @@ __device__ __forceinline__ void mask_scores(float (&s)[16], int first_key, int l
 
 // Hands 1 / sum and the log-sum-exp of a finished share to the value warps.
 __device__ __forceinline__ void publish_sums(DecodeSmem &smem, const RowState &rows, float scale_log2, uint32_t sum_parity) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const int thread = late_thread(), lane = thread % 32, warp = thread / 32 % 4;
+  // Of the four lanes of two rows the even ones take the upper row, the odd ones the lower one.
+  const bool lower = lane % 2;
+  float sum = (lower ? rows.sum[1] : rows.sum[0]) + __shfl_xor_sync(~0u, lower ? rows.sum[0] : rows.sum[1], 1);
+  sum += __shfl_xor_sync(~0u, sum, 2);
+  const float max = lower ? rows.max[1] : rows.max[0];
   sm90::barrier_wait(sm90::smem_address(&smem.sum_empty), sum_parity ^ 1);
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    float sum = rows.sum[r];
-    sum += __shfl_xor_sync(~0u, sum, 1);
-    sum += __shfl_xor_sync(~0u, sum, 2);
-    if (lane % 4 != 0) continue;
-    const int row = warp * 16 + lane / 4 + 8 * r;
+  if (lane % 4 < 2) {
+    const int row = warp * 16 + lane / 4 + 8 * lower;
     smem.inverse_sum[row] = inverse_sum(sum);
-    smem.lse2[row] = lse2_of(rows.max[r], sum, scale_log2);
+    smem.lse2[row] = lse2_of(max, sum, scale_log2);
   }
   sm90::barrier_arrive(sm90::smem_address(&smem.sum_full));
 }
@@ -221,7 +221,7 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
   uint32_t sum_parity = 0;
   Queries q;
 
-  for (WalkOf<kSplits> walk(smem.part, p); !walk.done();) {
+  for (WalkOf<kSplits> walk(smem.part, p, smem.runs); !walk.done();) {
     const Share share = walk.take_sequence();
     const RowState none = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
     RowState rows = none;
@@ -239,7 +239,7 @@ __device__ __forceinline__ void score_role(DecodeSmem &smem, const DecodeParams 
           rows = none;
           split_end += p.rule.split_steps(steps_of(share.length));
         }
-        mask_scores(s, (share.first_step + step) * kStepTokens, share.length, p, warp_row(tile));
+        mask_scores(s, (share.first_step + step) * kStepTokens, share.length, p, tile * kTileRows);
       });
     }
     if (kSplits == Splits::kJoined && !share.whole()) {
@@ -291,7 +291,7 @@ template <int kCount>
 __device__ __forceinline__ void store_output(const float (&o)[kCount], const ShareRows &rows, bool whole, const DecodeParams &p,
                                              const Share &share, int first_row, int column) {
   constexpr int kPart = kScaleColumns / 2;  // accumulators that have one scale
-  const int lane = threadIdx.x % 32, query_row = first_row + lane / 4;
+  const int lane = late_thread() % 32, query_row = first_row + lane / 4;
   // Values of 16 bits, [rows, 512].
   auto store = [&](auto *out, int64_t before, int part, float upper, float lower, auto pack) {
     auto *target = out + (before + query_row) * kValueDim + column + part * kScaleColumns + lane % 4 * 8;
@@ -347,7 +347,7 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
   float left[64], right[64];  // columns of O
   const uint64_t p_rows = sm90::swizzled_descriptor(sm90::smem_address(smem.probabilities), 0);
 
-  for (WalkOf<kSplits> walk(smem.part, p); !walk.done();) {
+  for (WalkOf<kSplits> walk(smem.part, p, smem.runs); !walk.done();) {
     const Share share = walk.take();
 #pragma unroll
     for (int i = 0; i < 64; ++i) left[i] = right[i] = 0.0f;
@@ -358,8 +358,11 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
     for (int step = share.first_step; step < share.end_step; ++step) {
       uint8_t *columns = smem.stages[ring.place] + column / 64 * kAtomBytes;
       sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
+      // Before P is there. The score warps may still read these keys, but what they make of them is hidden anyway.
+      const int used = share.length - step * kStepTokens;
+      if (used < kStepTokens) clear_unused_keys(columns, used, kValueSync + side);
       sm90::barrier_wait(sm90::smem_address(&smem.p_full[slots.place]), slots.parity);
-      if (smem.must_rescale[slots.place][warp]) {
+      if (step > share.first_step && smem.must_rescale[slots.place][warp]) {  // before the first there is nothing
         const float *factors = smem.rescale[slots.place] + warp * 16 + lane / 4;
         const float upper = factors[0], lower = factors[8];
 #pragma unroll
@@ -368,8 +371,6 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
           right[i] *= i / 2 % 2 ? lower : upper;
         }
       }
-      const int used = share.length - step * kStepTokens;
-      if (used < kStepTokens) clear_unused_keys(columns, used, kValueSync + side);
       const uint64_t values = sm90::swizzled_descriptor(sm90::smem_address(columns), kAtomBytes, kAtomRowBytes);
       const uint64_t weights = sm90::advance(p_rows, slots.place * (kStepTokens * 2));
       sm90::hold(left);
@@ -402,7 +403,7 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
 #pragma unroll 1
         for (int half = 0; half < 2; ++half) {
           sm90::barrier_wait(sm90::smem_address(&smem.full[ring.place]), ring.parity);
-          if (half == side && warp_row(tile) < p.rows) add_partial(smem.stages[ring.place], rows, left, right);
+          if (half == side && warp_row(tile, late_thread()) < p.rows) add_partial(smem.stages[ring.place], rows, left, right);
           __syncwarp();
           if (lane == 0) release<kCluster>(smem.empty[ring.place], 1);
           ring.next();
@@ -414,10 +415,17 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
       }
       whole = true;
     }
-    if (column == 0) store_lse(p, share, warp_row(tile), rows, whole);
-    store_output(left, rows, whole, p, share, warp_row(tile), column);
-    store_output(right, rows, whole, p, share, warp_row(tile), column + kValueColumns / 2);
+    if (column == 0) store_lse(p, share, warp_row(tile, late_thread()), rows, whole);
+    store_output(left, rows, whole, p, share, warp_row(tile, late_thread()), column);
+    store_output(right, rows, whole, p, share, warp_row(tile, late_thread()), column + kValueColumns / 2);
   }
+}
+
+// Announces the partial result of a part, that of its first share, if another part takes it in.
+__device__ __forceinline__ void partial_role(const DecodeSmem &smem, const DecodeParams &p, int tile) {
+  WalkOf<Splits::kJoined> walk(smem.part, p, smem.runs);
+  if (walk.done() || SplitJoin(smem.part, walk.take()).first()) return;
+  announce_partial(p, tile);
 }
 
 // ---- kernel -----------------------------------------------------------------------------------------------------------
@@ -458,6 +466,12 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
     reinterpret_cast<int4 *>(&smem.part)[threadIdx.x] =
         reinterpret_cast<const int4 *>(p.parts + part)[threadIdx.x];
   }
+  if (threadIdx.x < kRunsAhead) {
+    const PlanPart &row = p.parts[part];
+    const int i = threadIdx.x;
+    if (kSplits == Splits::kByRule) smem.runs[i] = ldg_run(p.runs + max(min(row.first_run + i, row.last), 0));
+    else smem.runs[i].length = __ldg(p.seq_lens + max(min(row.first_seq + i, row.last), 0));
+  }
   if (kCluster > 1) sm90::cluster_sync();
   else __syncthreads();
   if (warpgroup == 0) {
@@ -469,6 +483,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
     const int warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
     if (warp == 0) copy_role<kCluster, kSplits>(smem, maps, p, tile);
     else if (warp == 1) prefetch_role<kCluster, kSplits>(smem, p, tile);
+    else if (warp == 2 && kSplits == Splits::kJoined) partial_role(smem, p, tile);
   } else {
     sm90::take_registers<160>();
     sm90::wait_for_previous_kernel();

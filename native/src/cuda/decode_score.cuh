@@ -127,37 +127,41 @@ constexpr uint32_t kScoreSync = 1;  // id of the score warpgroup's own barrier
 // the others into shared memory, where they lie as they came.
 template <int kCluster>
 __device__ __forceinline__ void load_queries(DecodeSmem &smem, Queries &q, RingPosition<kStages> &ring) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const int thread = late_thread(), lane = thread % 32, warp = thread / 32 % 4;
   const int row = warp * 16 + lane % 16;
-  sm90::warpgroup_sync(kScoreSync);  // all four warps are done with the queries before
   RingPosition<kStages> mine = ring;  // `ring` itself stays the same in all warps: descriptors are made of it
   if (warp >= 2) mine.next();
   sm90::barrier_wait(sm90::smem_address(&smem.full[mine.place]), mine.parity);
   const uint8_t *source = smem.stages[mine.place] + row % kStepTokens * 128;
+  const int side = lane / 16;  // each row is copied by two lanes
+  // All is loaded before any of it is stored: else each copy would wait for the one before.
+  int4 latent[kSmemSlices], rope[4];
+#pragma unroll
+  for (int i = 0; i < kSmemSlices; ++i) {
+    const int slice = kRegisterSlices + i, piece = slice % 4 * 2 + side;
+    latent[i] = *reinterpret_cast<const int4 *>(source + slice / 4 * kChunkBytes + ((piece ^ (row % 8)) << 4));
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {  // four rows side by side: no two pieces in the same banks
+    const int at = (warp * 16 + i * 4) * 128 + lane * 16;
+    rope[i] = *reinterpret_cast<const int4 *>(smem.stages[mine.place] + (kChunks - 1) * kChunkBytes + at % kChunkBytes);
+  }
 #pragma unroll
   for (int k = 0; k < kRegisterSlices; ++k) {
     int piece = k % 4 * 2 + lane / 16;
     sm90::load_matrices(q[k], sm90::smem_address(source) + k / 4 * kChunkBytes + ((piece ^ (row % 8)) << 4));
   }
-  auto copy16 = [](uint8_t *to, const uint8_t *from) {
-    *reinterpret_cast<int4 *>(to) = *reinterpret_cast<const int4 *>(from);
-  };
-  const int side = lane / 16;  // each row is copied by two lanes
-#pragma unroll
-  for (int i = kRegisterSlices; i < kLatentSlices; ++i) {
-    const int piece = i % 4 * 2 + side;
-    copy16(smem.query_slices[i - kRegisterSlices] + row / 8 * 256 + side * 128 + row % 8 * 16,
-           source + i / 4 * kChunkBytes + ((piece ^ (row % 8)) << 4));
-  }
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int at = (warp * 16 + i * 4) * 128 + lane * 16;  // four rows side by side: no two pieces in the same banks
-    copy16(smem.rope_queries + at, smem.stages[mine.place] + (kChunks - 1) * kChunkBytes + at % kChunkBytes);
-  }
   __syncwarp();
   if (lane == 0) release<kCluster>(smem.empty[mine.place], kValueWarps / 2);  // for the value warps, which skip it
   ring.next();
   ring.next();
+  sm90::warpgroup_sync(kScoreSync);  // all four warps are done with the queries before
+#pragma unroll
+  for (int i = 0; i < kSmemSlices; ++i) {
+    *reinterpret_cast<int4 *>(smem.query_slices[i] + row / 8 * 256 + side * 128 + row % 8 * 16) = latent[i];
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) *reinterpret_cast<int4 *>(smem.rope_queries + (warp * 16 + i * 4) * 128 + lane * 16) = rope[i];
   sm90::fence_async_proxy();
   sm90::warpgroup_sync(kScoreSync);
 }

@@ -54,11 +54,12 @@ cudaError_t launch(const DecodeShape &shape, const TeamMaps &maps, const DecodeP
 TeamShape team_shape(const DecodeShape &shape) {
   const int64_t splits = shape.most_splits == 1 ? 1 : (shape.most_splits + 1) / 2, items = shape.batch * splits;
   const int sixteens = (shape.rows + kWarpRows - 1) / kWarpRows;
-  // Few rows a team while all teams run at once: what they tell each other are rows of P.
+  // Of few rows, since they tell each other rows of P, and of many blocks, as long as all run at once.
   if (items * sixteens <= teams_at_once<8, kWarpRows>()) return {8, kWarpRows, teams_at_once<8, kWarpRows>()};
-  if (sixteens == 1 && items <= teams_at_once<4, kWarpRows>()) return {4, kWarpRows, teams_at_once<4, kWarpRows>()};
-  if (items * shape.tiles <= teams_at_once<8, kTileRows>()) return {8, kTileRows, teams_at_once<8, kTileRows>()};
-  if (items * shape.tiles <= teams_at_once<4, kTileRows>()) return {4, kTileRows, teams_at_once<4, kTileRows>()};
+  if (sixteens == 1 && items <= 2 * teams_at_once<4, kWarpRows>()) return {4, kWarpRows, teams_at_once<4, kWarpRows>()};
+  if (sixteens > 1 && items * shape.tiles <= 2 * teams_at_once<4, kTileRows>()) {
+    return {4, kTileRows, teams_at_once<4, kTileRows>()};
+  }
   return {1, kTileRows, 0};
 }
 
@@ -74,12 +75,9 @@ mla_status decode_by_teams(const mla_decode_args &args, const DecodeShape &shape
     error = "mla_decode: the driver did not make a tensor map; is it of CUDA 12 or later?";
     return MLA_UNSUPPORTED;
   }
-  const auto launch_team = [&](auto rows) {
-    constexpr int kRows = decltype(rows)::value;
-    return shape.team == 8 ? launch<8, kRows>(shape, maps, params, stream) : launch<4, kRows>(shape, maps, params, stream);
-  };
-  const cudaError_t status = shape.team_rows == kTileRows ? launch_team(std::integral_constant<int, kTileRows>())
-                                                          : launch_team(std::integral_constant<int, kWarpRows>());
+  const cudaError_t status = shape.team == 8                ? launch<8, kWarpRows>(shape, maps, params, stream)
+                             : shape.team_rows == kWarpRows ? launch<4, kWarpRows>(shape, maps, params, stream)
+                                                            : launch<4, kTileRows>(shape, maps, params, stream);
   return device_status(status, "mla_decode", error);
 }
 

@@ -34,9 +34,9 @@ struct TeamSmem {
   static constexpr int kColumns = kValueDim / kBlocks;  // of O
   // As many as there is room for. Few rows leave more of it: then nobody waits for a place of P.
   static constexpr int kPlaces = kRows == kTileRows ? 8 : 2 * kBlocks;  // of P
-  static constexpr int kValueStages = kRows == kTileRows ? (kBlocks == 8 ? 6 : 3) : kBlocks == 8 ? 10 : 6;
+  static constexpr int kValueStages = kRows == kTileRows ? 3 : kBlocks == 8 ? 10 : 6;
   static constexpr int kTopPlaces = 4 * kBlocks;  // of maxima: nobody is further ahead of another's
-  static_assert(kTopPlaces >= 2 * kBlocks + kPlaces && kPlaces >= kValueStages);
+  static_assert(kTopPlaces >= 2 * kBlocks + kPlaces && kPlaces >= kValueStages && kPlaces % kBlocks == 0);
   static constexpr int kGroups = kRows / kWarpRows, kFirstGroups = kGroups < kQueryGroups ? kGroups : kQueryGroups;
 
   // Both steps of a cache block, in atoms. The queries of warps 2 and 3 come through the second's place, before its keys.
@@ -403,7 +403,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
 #pragma unroll
       for (int step = 0; step < kStepsPerBlock; ++step) {
         // The second of one step alone lies beyond the sequence.
-        mask_scores(s[step], (first_step + step) * kStepTokens, share.length, p, first_row<kRows>(p, tile));
+        mask_scores(s[step], (first_step + step) * kStepTokens, share.length, p, tile * kRows);
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           top[step][r] = s[step][2 * r];

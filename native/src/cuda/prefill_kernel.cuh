@@ -115,7 +115,6 @@ class Visibility {
 };
 
 __device__ __forceinline__ void prefill_score_role(DecodeSmem &smem, const PrefillParams &p, uint32_t rank) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   RingPosition<kStages> ring;
   RingPosition<kSlots> slots;
   uint32_t sum_parity = 0;
@@ -181,12 +180,13 @@ __device__ __forceinline__ void prefill_score_role(DecodeSmem &smem, const Prefi
     }
 
     sm90::barrier_wait(sm90::smem_address(&smem.sum_empty), sum_parity ^ 1);
+    const int thread = late_thread(), lane = thread % 32;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float sum = rows.sum[r];
       sum += __shfl_xor_sync(~0u, sum, 1);
       sum += __shfl_xor_sync(~0u, sum, 2);
-      if (lane % 4 == 0) smem.inverse_sum[warp * 16 + lane / 4 + 8 * r] = 1.0f / sum;
+      if (lane % 4 == 0) smem.inverse_sum[warp_row(0, thread) + lane / 4 + 8 * r] = 1.0f / sum;
     }
     sm90::barrier_arrive(sm90::smem_address(&smem.sum_full));
     sum_parity ^= 1;
@@ -196,10 +196,10 @@ __device__ __forceinline__ void prefill_score_role(DecodeSmem &smem, const Prefi
 // Writes 128 columns of O, normalised.
 __device__ __forceinline__ void store_rows(const DecodeSmem &smem, float (&o)[64], const PrefillParams &p,
                                            const PrefillItem &item, int first_row, int column) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const int thread = late_thread(), lane = thread % 32;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int row = warp * 16 + lane / 4 + 8 * r;
+    const int row = warp_row(0, thread) + lane / 4 + 8 * r;
     const bool valid = first_row + row < item.rows;
     __nv_bfloat16 *out = p.out + static_cast<int64_t>(item.start_row + first_row + row) * kValueDim + column + lane % 4 * 8;
     const float inverse = smem.inverse_sum[row];

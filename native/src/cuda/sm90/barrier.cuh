@@ -69,6 +69,12 @@ __device__ __forceinline__ void named_sync(uint32_t id) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "n"(kThreads) : "memory");
 }
 
+// Arrives without waiting.
+template <int kThreads>
+__device__ __forceinline__ void named_arrive(uint32_t id) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "n"(kThreads) : "memory");
+}
+
 // And tells whether `value` is true for any of them.
 template <int kThreads>
 __device__ __forceinline__ bool named_sync_or(uint32_t id, bool value) {
