@@ -156,6 +156,11 @@ __device__ __forceinline__ PlanRun ldg_run(const PlanRun *run) {
   return {v.x, v.y, v.z, v.w};
 }
 
+// The i-th run of a part, or its last.
+__device__ __forceinline__ PlanRun run_ahead(const DecodeParams &p, const PlanPart &part, int i) {
+  return ldg_run(p.runs + max(min(part.first_run + i, part.last), 0));
+}
+
 // How a part lists its work: by load, by the split rule, or as the call says.
 enum class Walk { kByLoad, kByRule, kEither };
 

@@ -469,7 +469,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
   if (threadIdx.x < kRunsAhead) {
     const PlanPart &row = p.parts[part];
     const int i = threadIdx.x;
-    if (kSplits == Splits::kByRule) smem.runs[i] = ldg_run(p.runs + max(min(row.first_run + i, row.last), 0));
+    if (kSplits == Splits::kByRule) smem.runs[i] = run_ahead(p, row, i);
     else smem.runs[i].length = __ldg(p.seq_lens + max(min(row.first_seq + i, row.last), 0));
   }
   if (kCluster > 1) sm90::cluster_sync();

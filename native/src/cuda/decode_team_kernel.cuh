@@ -49,6 +49,7 @@ struct TeamSmem {
   RowNote notes[kPlaces][kRows];
   float4 tops[kTopPlaces][kRows / 2];  // maxima of a thread's two rows, for either of both steps
   PlanPart part;
+  PlanRun runs[kRunsAhead];  // the first of the part
   uint64_t keys_full[kStepsPerBlock], keys_empty[kStepsPerBlock];
   uint64_t queries_full, queries_read;
   uint64_t values_full[kValueStages], values_empty[kValueStages];
@@ -138,7 +139,7 @@ __device__ __forceinline__ void keys_role(TeamSmem<kBlocks, kRows> &smem, const 
   };
   uint32_t unit = 0;
   bool waited = false, fresh = true;  // fresh: nothing has been loaded
-  for (RuleWalk walk(smem.part, p); !walk.done();) {
+  for (RuleWalk walk(smem.part, p, smem.runs); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
     const int first = static_cast<int>(first_own<kBlocks>(unit, rank) - unit), units = units_of(share);
@@ -180,7 +181,7 @@ __device__ __forceinline__ void values_role(TeamSmem<kBlocks, kRows> &smem, cons
   RingPosition<Smem::kValueStages> ring;
   uint32_t queries_parity = 0, number = 0;  // of all cache blocks
   bool waited = false;
-  for (RuleWalk walk(smem.part, p); !walk.done();) {
+  for (RuleWalk walk(smem.part, p, smem.runs); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
     if (!waited) {
@@ -229,7 +230,7 @@ __device__ __forceinline__ void gate_role(TeamSmem<kBlocks, kRows> &smem, const 
   const uint32_t lane = threadIdx.x % 32, groups = row_groups<kRows>(p, tile);
   RingPosition<Smem::kValueStages> ring;
   uint32_t number = 0;
-  for (RuleWalk walk(smem.part, p); !walk.done();) {
+  for (RuleWalk walk(smem.part, p, smem.runs); !walk.done();) {
     for (const uint32_t end = number + units_of(walk.take()); number < end; ++number) {
       const uint32_t place = number % Smem::kPlaces, full = sm90::smem_address(&smem.weights_full[place]);
       if (lane == 0 && number % kBlocks != static_cast<uint32_t>(rank)) {
@@ -254,7 +255,7 @@ __device__ __forceinline__ void send_role(TeamSmem<kBlocks, kRows> &smem, const 
   using Smem = TeamSmem<kBlocks, kRows>;
   const int to = threadIdx.x % 32, rows = row_groups<kRows>(p, tile) * kWarpRows;
   uint32_t unit = 0;
-  for (RuleWalk walk(smem.part, p); !walk.done();) {
+  for (RuleWalk walk(smem.part, p, smem.runs); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
     const uint32_t end = unit + units_of(share);
@@ -350,7 +351,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
   AllQueries q;
   uint32_t unit = 0;
 
-  for (RuleWalk walk(smem.part, p); !walk.done();) {
+  for (RuleWalk walk(smem.part, p, smem.runs); !walk.done();) {
     const Share share = walk.take();
     if (share.empty()) continue;
     if (share.takes_queries()) {
@@ -501,6 +502,7 @@ template <int kBlocks, int kRows>
 __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int tile, int rank) {
   using Smem = TeamSmem<kBlocks, kRows>;
   constexpr int kCount = Smem::kColumns / 2;  // accumulators of a thread
+  constexpr bool kAtOnce = Smem::kValueStages < 6;  // stages are so few that each is needed as soon as its products are done
   const int lane = threadIdx.x % 32;
   const int row = threadIdx.x / 32 % Smem::kGroups * kWarpRows + lane / 4;
   RingPosition<Smem::kValueStages> ring;
@@ -525,7 +527,7 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
     for (int i = 0; i < kCount; ++i) o[i] *= i / 2 % 2 ? lower : upper;
   };
 
-  for (RuleWalk walk(smem.part, p); !walk.done();) {
+  for (RuleWalk walk(smem.part, p, smem.runs); !walk.done();) {
     const Share share = walk.take();
     const uint32_t begin = number, end = begin + units_of(share);
     float sum[2] = {0.0f, 0.0f}, maximum[2] = {-INFINITY, -INFINITY};
@@ -572,12 +574,16 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
         sm90::wgmma_commit();
       }
       ring.next();
-      if (number == begin) continue;
-      sm90::wgmma_wait<1>();  // those before are done
-      release();
+      if constexpr (kAtOnce) {
+        finish();
+        release();
+      } else if (number > begin) {
+        sm90::wgmma_wait<1>();  // those before are done
+        release();
+      }
     }
     finish();
-    if (begin < end) release();
+    if (!kAtOnce && begin < end) release();
 
     ShareRows rows;
 #pragma unroll
@@ -636,6 +642,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     reinterpret_cast<int4 *>(&smem.part)[threadIdx.x] =
         reinterpret_cast<const int4 *>(p.parts + blockIdx.z)[threadIdx.x];
   }
+  if (threadIdx.x < kRunsAhead) smem.runs[threadIdx.x] = run_ahead(p, p.parts[blockIdx.z], threadIdx.x);
   sm90::cluster_sync();
   if (warpgroup == 0) {
     sm90::take_registers<224>();

@@ -369,25 +369,28 @@ void DecodeCall::append_again(cudaStream_t stream) {
   CHECK_CUDA(cudaLaunchKernelEx(&append.config, append_keys, keys));
 }
 
-int64_t DecodeCall::bits_differing_alone(int b, cudaStream_t stream) {
-  mla_decode_args alone = args_;
-  alone.plan.batch = 1;
-  auto slice = [b](const mla_tensor &t, int64_t bytes) {
-    mla_tensor one = t;
-    one.shape[0] = 1;
-    one.data = static_cast<char *>(t.data) + b * t.stride[0] * bytes;
-    return one;
+int64_t DecodeCall::bits_differing_apart(int first, int count, cudaStream_t stream) {
+  mla_decode_args apart = args_;
+  apart.plan.batch = count;
+  const auto lengths = case_.lengths.begin() + first;
+  apart.plan.max_len = *std::max_element(lengths, lengths + count);
+  auto slice = [first, count](const mla_tensor &t, int64_t bytes) {
+    mla_tensor some = t;
+    some.shape[0] = count;
+    some.data = static_cast<char *>(t.data) + first * t.stride[0] * bytes;
+    return some;
   };
-  alone.q = slice(args_.q, 2);
-  alone.block_table = slice(args_.block_table, 4);
-  alone.seq_lens = slice(args_.seq_lens, 4);
-  alone.out = tensor(allocate<__nv_bfloat16>(rows_ * kLatent), MLA_BF16, {1, case_.s_q, case_.heads, kLatent});
-  alone.lse = tensor(allocate<float>(rows_), MLA_F32, {1, case_.heads, case_.s_q});
-  allocate_plan(alone);
+  apart.q = slice(args_.q, 2);
+  apart.block_table = slice(args_.block_table, 4);
+  apart.seq_lens = slice(args_.seq_lens, 4);
+  const int64_t rows = count * rows_;
+  apart.out = tensor(allocate<__nv_bfloat16>(rows * kLatent), MLA_BF16, {count, case_.s_q, case_.heads, kLatent});
+  apart.lse = tensor(allocate<float>(rows), MLA_F32, {count, case_.heads, case_.s_q});
+  allocate_plan(apart);
   CHECK_CUDA(cudaDeviceSynchronize());  // the memset of the workspace
   std::string error;
-  require_ok(cuda::plan(alone.plan, alone.seq_lens, alone.tiles, alone.splits, multiprocessors(), stream, error), error);
-  require_ok(cuda::decode(alone, multiprocessors(), stream, error), error);
+  require_ok(cuda::plan(apart.plan, apart.seq_lens, apart.tiles, apart.splits, multiprocessors(), stream, error), error);
+  require_ok(cuda::decode(apart, multiprocessors(), stream, error), error);
   CHECK_CUDA(cudaStreamSynchronize(stream));
 
   int64_t differing = 0;
@@ -397,8 +400,8 @@ int64_t DecodeCall::bits_differing_alone(int b, cudaStream_t stream) {
     CHECK_CUDA(cudaMemcpy(c.data(), theirs.data, bytes, cudaMemcpyDeviceToHost));
     for (size_t i = 0; i < bytes; ++i) differing += __builtin_popcount(a[i] ^ c[i]);
   };
-  compare(alone.out, slice(args_.out, 2), rows_ * kLatent * 2);
-  compare(alone.lse, slice(args_.lse, 4), rows_ * 4);
+  compare(apart.out, slice(args_.out, 2), rows * kLatent * 2);
+  compare(apart.lse, slice(args_.lse, 4), rows * 4);
   return differing;
 }
 

@@ -44,8 +44,9 @@ class DecodeCall {
   void poison_outputs();
   Difference compare_with_reference();
   bool sentinels_intact();
-  // Decodes sequence b once more, alone; the number of bits of its out and lse that differ from what the call gave.
-  int64_t bits_differing_alone(int b, cudaStream_t stream);
+  // Decodes `count` sequences from `first` on once more, by a call of their own; the number of bits of out and lse that differ from
+  // what the call gave.
+  int64_t bits_differing_apart(int first, int count, cudaStream_t stream);
 
  private:
   template <typename T>
