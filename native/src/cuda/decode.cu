@@ -80,15 +80,13 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.most_splits = deterministic ? shape.rule.most_splits(steps_of(args.max_len)) : 0;
   shape.slots = deterministic ? static_cast<int64_t>(args.batch) * shape.most_splits : int64_t{2} * shape.parts;
   shape.team = 1;
-  if (deterministic) {
-    const TeamShape team = team_shape(shape);
-    shape.team = team.blocks;
-    shape.team_rows = team.rows;
-    if (team.blocks > 1) {
-      shape.tiles = (shape.rows + team.rows - 1) / team.rows;
-      shape.parts = std::max(1, team.teams / shape.tiles);
-    }
-  }
+  if (!deterministic) return shape;
+  const TeamShape team = team_shape(shape, multiprocessors);
+  if (team.blocks == 1 || team.teams == 0) return shape;
+  shape.team = team.blocks;
+  shape.team_rows = team.rows;
+  shape.tiles = (shape.rows + team.rows - 1) / team.rows;
+  shape.parts = std::max(1, team.teams / shape.tiles);
   return shape;
 }
 

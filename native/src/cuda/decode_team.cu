@@ -51,16 +51,15 @@ cudaError_t launch(const DecodeShape &shape, const TeamMaps &maps, const DecodeP
 }  // namespace
 
 // Measured: docs/kernels.md. Of long sequences about half of the splits that there may be are expected.
-TeamShape team_shape(const DecodeShape &shape) {
+TeamShape team_shape(const DecodeShape &shape, int multiprocessors) {
   const int64_t splits = shape.most_splits == 1 ? 1 : (shape.most_splits + 1) / 2, items = shape.batch * splits;
   const int sixteens = (shape.rows + kWarpRows - 1) / kWarpRows;
   // Of few rows, since they tell each other rows of P, and of many blocks, as long as all run at once.
-  if (items * sixteens <= teams_at_once<8, kWarpRows>()) return {8, kWarpRows, teams_at_once<8, kWarpRows>()};
-  if (sixteens == 1 && items <= 2 * teams_at_once<4, kWarpRows>()) return {4, kWarpRows, teams_at_once<4, kWarpRows>()};
-  if (sixteens > 1 && items * shape.tiles <= 2 * teams_at_once<4, kTileRows>()) {
-    return {4, kTileRows, teams_at_once<4, kTileRows>()};
-  }
-  return {1, kTileRows, 0};
+  if (items * sixteens * 8 <= multiprocessors) return {8, kWarpRows, teams_at_once<8, kWarpRows>()};
+  const int tiles = sixteens == 1 ? 1 : shape.tiles;
+  if (items * tiles * 4 > 2 * multiprocessors) return {1, kTileRows, 0};
+  return sixteens == 1 ? TeamShape{4, kWarpRows, teams_at_once<4, kWarpRows>()}
+                       : TeamShape{4, kTileRows, teams_at_once<4, kTileRows>()};
 }
 
 mla_status decode_by_teams(const mla_decode_args &args, const DecodeShape &shape, const DecodeParams &params,

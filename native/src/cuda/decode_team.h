@@ -13,12 +13,12 @@ struct TeamMaps {
   CUtensorMap queries, cache, values;
 };
 
-// For the calls of a plan: the thread blocks of a team and the query rows that it has, and how many teams run at once; 1 block where
-// teams do not pay.
+// For the calls of a plan: the thread blocks of a team, the query rows that it has, and how many teams run at once; no more than 1
+// block, or 0 teams, where they do not pay or the device cannot run them.
 struct TeamShape {
   int blocks, rows, teams;
 };
-TeamShape team_shape(const DecodeShape &shape);
+TeamShape team_shape(const DecodeShape &shape, int multiprocessors);
 
 // The decode kernel; what is cut is still to be combined.
 mla_status decode_by_teams(const mla_decode_args &args, const DecodeShape &shape, const DecodeParams &params,
