@@ -170,8 +170,8 @@ class PartWalk {
  public:
   // `ahead`: the part's first runs in shared memory (DecodeSmem), but for Walk::kEither: each role would wait for its load.
   __device__ PartWalk(const PlanPart &part, const DecodeParams &p, const PlanRun *ahead = nullptr)
-      : part_(part), p_(p), ahead_(ahead), seq_(part.first_seq), step_(part.first_step), length_(part.first_len), end_(part.end_step),
-        at_(by_rule() ? part.first_run : part.first_seq) {}
+      : part_(part), p_(p), ahead_(ahead), seq_(part.first_seq), step_(part.first_step), length_(part.first_len),
+        end_(part.end_step), at_(by_rule() ? part.first_run : part.first_seq) {}
   __device__ bool done() const { return at() > part_.last; }
   __device__ Share take() { return next(by_rule() ? p_.rule.split_steps(steps_of(length_)) : INT_MAX / 2); }
   // All that the part has of the next sequence as if it were one share.

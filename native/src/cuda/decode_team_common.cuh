@@ -7,8 +7,8 @@
 namespace mla::cuda::team {
 
 // What a row's weights of a cache block come with: factors for what was accumulated before each of its two steps, the maximum then
-// in use, and for each of a row's four lanes the sum of its weights of either step. The first row of a warp tells whether a factor is
-// not 1 for one of its rows.
+// in use, and for each of a row's four lanes the sum of its weights of either step. The first row of a warp tells whether a factor
+// is not 1 for one of its rows.
 struct alignas(16) RowNote {
   float rescale[2], maximum;
   int moves;

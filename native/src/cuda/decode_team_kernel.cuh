@@ -22,7 +22,8 @@ using AllQueries = uint32_t[kHeadDim / 16][4];
 
 // Takes the queries into registers.
 template <int kBlocks, int kRows>
-__device__ __forceinline__ void take_queries(TeamSmem<kBlocks, kRows> &smem, AllQueries &q, KeyUses &uses, uint32_t parity, int groups) {
+__device__ __forceinline__ void take_queries(TeamSmem<kBlocks, kRows> &smem, AllQueries &q, KeyUses &uses, uint32_t parity,
+                                             int groups) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = lane % 16;
   const bool by_keys = warp >= kQueryGroups;
   const uint8_t *mine = (by_keys ? smem.keys[1] : smem.queries[0]) + warp % kQueryGroups * kGroupBytes + row * 128;

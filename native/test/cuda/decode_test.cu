@@ -95,7 +95,7 @@ int check(int cases, uint64_t seed) {
 int invariance(int cases, uint64_t seed) {
   std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
   constexpr int kBatch = 256, kGroups = 24;
-  constexpr int kGroupSizes[] = {1, 1, 4, 1, 1, 24, 1, 60};  // which have different kernels, depending on rows and lengths
+  constexpr int kGroupSizes[] = {1, 1, 4, 1, 1, 24, 1, 60};  // by rows and lengths different kernels serve them
   cudaStream_t stream;
   CHECK_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   std::mt19937_64 random(seed);
@@ -123,7 +123,8 @@ int invariance(int cases, uint64_t seed) {
     }
   }
   CHECK_CUDA(cudaStreamDestroy(stream));
-  std::printf("invariance: %d sequences alone or among up to 59 others, and among %d, %d calls differ\n", compared, kBatch - 1, wrong);
+  std::printf("invariance: %d sequences alone or among up to 59 others, and among %d: %d calls differ\n", compared,
+              kBatch - 1, wrong);
   return wrong > 0 || compared == 0;
 }
 
