@@ -125,7 +125,9 @@ __device__ __forceinline__ void values_role(TeamSmem<kBlocks, kRows> &smem, cons
         // So P of the cache block that was there has been used, too. (At the end of the part nobody waits for it.)
         const uint32_t before = number - Smem::kValueStages;
         if (number >= Smem::kValueStages && (!last || before + Smem::kPlaces < end)) {
-          sm90::barrier_arrive_remote(sm90::smem_address(&smem.weights_free[before % Smem::kPlaces]), before % kBlocks, 1);
+          const uint32_t free = sm90::smem_address(&smem.weights_free[before % Smem::kPlaces]), owner = before % kBlocks;
+          if (owner == static_cast<uint32_t>(rank)) sm90::barrier_arrive(free);
+          else sm90::barrier_arrive_remote(free, owner, 1);
         }
         const uint32_t full = sm90::smem_address(&smem.values_full[ring.place]);
         sm90::barrier_expect_bytes(full, sizeof(smem.values[0]));
@@ -154,11 +156,8 @@ __device__ __forceinline__ void gate_role(TeamSmem<kBlocks, kRows> &smem, const 
       sm90::barrier_wait(sm90::smem_address(&smem.values_full[ring.place]), ring.parity);
       sm90::barrier_wait(full, number / Smem::kPlaces % 2);
       const bool moves = __any_sync(~0u, lane < groups && smem.notes[place][lane * kWarpRows].moves != 0);
-      if (lane == 0) {
-        smem.rescales[ring.place] = moves;
-        sm90::barrier_arrive(sm90::smem_address(&smem.ready[ring.place]));
-      }
-      __syncwarp();
+      if (lane == 0) smem.rescales[ring.place] = moves;
+      sm90::barrier_arrive(sm90::smem_address(&smem.ready[ring.place]));
       ring.next();
     }
   }

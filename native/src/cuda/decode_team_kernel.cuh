@@ -39,9 +39,9 @@ __device__ __forceinline__ void take_queries(TeamSmem<kBlocks, kRows> &smem, All
 #pragma unroll
     for (int k = 0; k < kHeadDim / 16; ++k) q[k][0] = q[k][1] = q[k][2] = q[k][3] = 0;
   }
-  __syncwarp();
-  if (!by_keys && lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.queries_read));
+  if (!by_keys) sm90::barrier_arrive(sm90::smem_address(&smem.queries_read));
   if (groups <= kQueryGroups) return;
+  __syncwarp();
   if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[1]));
   uses.parity[1] ^= 1;
 }
@@ -259,7 +259,7 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
   };
   RingPosition<Smem::kValueStages> oldest;
   auto release = [&] {
-    if (lane == 0) sm90::barrier_arrive(sm90::smem_address(&smem.values_empty[oldest.place]));
+    sm90::barrier_arrive(sm90::smem_address(&smem.values_empty[oldest.place]));
     oldest.next();
   };
   auto scale = [&](float upper, float lower) {
@@ -364,11 +364,13 @@ __global__ void __launch_bounds__(kThreads, 1)
       barrier_init(smem_address(&smem.keys_empty[i]), kScoreWarps);
     }
     barrier_init(smem_address(&smem.queries_full), 1);
-    barrier_init(smem_address(&smem.queries_read), 2);
+    // Where what is read or written is not the tensor cores' and the copy engine's alone, every thread arrives, not one a warp:
+    // racecheck does not follow __syncwarp.
+    barrier_init(smem_address(&smem.queries_read), kQueryGroups * 32);
     for (int i = 0; i < Smem::kValueStages; ++i) {
       barrier_init(smem_address(&smem.values_full[i]), 1);
-      barrier_init(smem_address(&smem.values_empty[i]), kScoreWarps);
-      barrier_init(smem_address(&smem.ready[i]), 1);
+      barrier_init(smem_address(&smem.values_empty[i]), 128);
+      barrier_init(smem_address(&smem.ready[i]), 32);
     }
     for (int i = 0; i < Smem::kTopPlaces; ++i) barrier_init(smem_address(&smem.tops_full[i]), 1);
     for (int i = 0; i < Smem::kPlaces; ++i) {
