@@ -32,8 +32,9 @@ __host__ __device__ inline int quotient(int a, int b) {
 __host__ __device__ inline int quotient_up(int a, int b) { return quotient(a + b - 1, b); }
 
 // How the deterministic plan splits a sequence, by its own length alone, so that its result does not depend on its
-// neighbours: a short one evenly into up to short_splits of at least about short_steps, a longer one into splits of long_steps
-// and what is left over. All zero: the plan cuts wherever the load of the workers asks for it.
+// neighbours: one of up to short_steps not at all, one of up to short_splits x long_steps evenly into up to short_splits of about
+// short_steps or more, a longer one into splits of long_steps and what is left over. All zero: the plan cuts wherever the load of the
+// workers asks for it.
 struct SplitRule {
   int short_steps, short_splits, long_steps;
 
