@@ -50,8 +50,7 @@ cudaError_t launch_decode(const DecodeShape &shape, const DecodeMaps &maps, cons
 
 // Measured: docs/kernels.md.
 SplitRule deterministic_rule(int rows) {
-  if (rows > kWarpRows) return {64, 1, 128};
-  return {64, 1, 64};
+  return rows > kWarpRows ? SplitRule{128, 1, 128} : SplitRule{64, 1, 64};
 }
 
 }  // namespace
