@@ -81,7 +81,7 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.team = 1;
   if (!deterministic) return shape;
   const TeamShape team = team_shape(shape, multiprocessors);
-  if (team.blocks == 1 || team.teams == 0) return shape;
+  if (team.teams == 0) return shape;
   shape.team = team.blocks;
   shape.team_rows = team.rows;
   shape.tiles = (shape.rows + team.rows - 1) / team.rows;

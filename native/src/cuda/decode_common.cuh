@@ -168,8 +168,8 @@ enum class Walk { kByLoad, kByRule, kEither };
 template <Walk kWalk>
 class PartWalk {
  public:
-  // `ahead`: the part's first runs in shared memory (DecodeSmem), but for Walk::kEither: each role would wait for its load.
-  __device__ PartWalk(const PlanPart &part, const DecodeParams &p, const PlanRun *ahead = nullptr)
+  // `ahead`: the part's first runs in shared memory (DecodeSmem); for Walk::kEither null, each role waits for its loads.
+  __device__ PartWalk(const PlanPart &part, const DecodeParams &p, const PlanRun *ahead)
       : part_(part), p_(p), ahead_(ahead), seq_(part.first_seq), step_(part.first_step), length_(part.first_len),
         end_(part.end_step), at_(by_rule() ? part.first_run : part.first_seq) {}
   __device__ bool done() const { return at() > part_.last; }

@@ -20,7 +20,7 @@ namespace mla::cuda {
 // Brings the first keys of the part into L2 while the kernel before this one may still run. Harmless even if that one
 // writes them: L2 is where its writes arrive.
 __device__ __forceinline__ void fp8_prefetch_keys(const PlanPart &part, const Fp8Params &p) {
-  ShareWalk walk(part, p.decode);
+  ShareWalk walk(part, p.decode, nullptr);
   if (walk.done()) return;
   const Share share = walk.take();
   const int step = share.first_step + threadIdx.x % 32;
@@ -37,7 +37,7 @@ __device__ __forceinline__ void fp8_copy_role(Fp8Smem<kTiles> &smem, const Fp8Pa
   sm90::wait_for_previous_kernel();
   sm90::launch_dependents();
   RingPosition<Fp8Smem<kTiles>::kRing> ring;
-  for (ShareWalk walk(smem.part, p.decode); !walk.done();) {
+  for (ShareWalk walk(smem.part, p.decode, nullptr); !walk.done();) {
     const Share share = walk.take();
     const int row = first_row + lane;
     if (share.takes_queries() && lane < Fp8Smem<kTiles>::kRows && row < p.decode.rows) {
@@ -173,7 +173,7 @@ __device__ __forceinline__ void fp8_value_role(Fp8Smem<kTiles> &smem, const Deco
   uint32_t sum_parity = 0;
   Fp8Output<kTiles> o;
 
-  for (ShareWalk walk(smem.part, p); !walk.done();) {
+  for (ShareWalk walk(smem.part, p, nullptr); !walk.done();) {
     const Share share = walk.take();
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {

@@ -317,7 +317,7 @@ __device__ __forceinline__ void fp8_score_role(Fp8Smem<kTiles> &smem, const Fp8P
   float factor[kTiles][2];
   Fp8Softmax<kTiles> softmax;
 
-  for (ShareWalk walk(smem.part, p); !walk.done();) {
+  for (ShareWalk walk(smem.part, p, nullptr); !walk.done();) {
     const Share share = walk.take();
     const int end_key = min(share.end_step * kStepTokens, share.length);
     softmax.start();

@@ -378,8 +378,8 @@ __device__ __forceinline__ void value_role(DecodeSmem &smem, const DecodeParams 
       sm90::wgmma_fence();
 #pragma unroll
       for (int k = 0; k < kStepTokens / 16; ++k) {
-        sm90::wgmma_m64n128k16_t(left, sm90::advance(weights, k * 32), sm90::advance(values, k * 2 * kAtomRowBytes));
-        sm90::wgmma_m64n128k16_t(right, sm90::advance(weights, k * 32),
+        sm90::wgmma_m64k16<0, 1>(left, sm90::advance(weights, k * 32), sm90::advance(values, k * 2 * kAtomRowBytes));
+        sm90::wgmma_m64k16<0, 1>(right, sm90::advance(weights, k * 32),
                                  sm90::advance(values, 2 * kAtomBytes + k * 2 * kAtomRowBytes));
       }
       sm90::wgmma_commit();

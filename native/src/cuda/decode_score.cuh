@@ -4,8 +4,17 @@
 
 #include "decode_common.cuh"
 #include "sm90/wgmma.cuh"
+#include "sm90/wgmma_tokens.cuh"
 
 namespace mla::cuda {
+
+// The running maximum moves when it has grown by more than 2 to this.
+constexpr float kMaximumSlack = 8.0f;
+
+// Which of the 36 slices the n-th product of a step takes: each fourth one of those that lie in shared memory, evenly spread, since
+// such a product reads twice the bytes. Whoever shall get the same bits must add in this order.
+__device__ constexpr bool slice_in_registers(int n) { return n % 4 != 3; }
+__device__ constexpr int slice_of_product(int n) { return slice_in_registers(n) ? n - n / 4 : kRegisterSlices + n / 4; }
 
 // What a thread keeps of the softmax of its two rows, r and r + 8 of its warp's sixteen.
 struct RowState {
@@ -62,7 +71,7 @@ class Weigher {
   }
 
  private:
-  __device__ float limit(int r) const { return rows_.max[r] + 8.0f / scale_log2_; }
+  __device__ float limit(int r) const { return rows_.max[r] + kMaximumSlack / scale_log2_; }
 
   __device__ void move_maxima(DecodeSmem &smem, float (&top)[2], int slot) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
@@ -100,11 +109,9 @@ __device__ __forceinline__ void start_scores(DecodeSmem &smem, float (&s)[16], c
   sm90::wgmma_fence();
 #pragma unroll
   for (int n = 0; n < kHeadDim / 16; ++n) {
-    // One product in four takes its queries from shared memory, evenly spread: such a product reads twice the bytes.
-    const bool from_registers = n % 4 != 3;
-    const int i = from_registers ? n - n / 4 : kRegisterSlices + n / 4;
+    const int i = slice_of_product(n);
     const uint64_t b = sm90::advance(keys, i / 4 * kAtomBytes + i % 4 * 32);
-    if (from_registers) {
+    if (slice_in_registers(n)) {
       sm90::wgmma_m64n32k16_ra(s, q[i], b, n > 0);
     } else if (i < kLatentSlices) {
       sm90::wgmma_m64n32k16(s, sm90::advance(slice, (i - kRegisterSlices) * kSliceBytes), b);

@@ -2,8 +2,6 @@
 
 #include "decode_team.h"
 
-#include <algorithm>
-
 #include "decode_team_kernel.cuh"
 #include "launch.h"
 
@@ -57,7 +55,7 @@ TeamShape team_shape(const DecodeShape &shape, int multiprocessors) {
   // Of few rows, since they tell each other rows of P, and of many blocks, as long as all run at once.
   if (items * sixteens * 8 <= multiprocessors) return {8, kWarpRows, teams_at_once<8, kWarpRows>()};
   const int tiles = sixteens == 1 ? 1 : shape.tiles;
-  if (items * tiles * 4 > 2 * multiprocessors) return {1, kTileRows, 0};
+  if (items * tiles * 4 > 2 * multiprocessors) return {};
   return sixteens == 1 ? TeamShape{4, kWarpRows, teams_at_once<4, kWarpRows>()}
                        : TeamShape{4, kTileRows, teams_at_once<4, kTileRows>()};
 }

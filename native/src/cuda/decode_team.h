@@ -13,8 +13,8 @@ struct TeamMaps {
   CUtensorMap queries, cache, values;
 };
 
-// For the calls of a plan: the thread blocks of a team, the query rows that it has, and how many teams run at once; no more than 1
-// block, or 0 teams, where they do not pay or the device cannot run them.
+// For the calls of a plan: the thread blocks of a team, the query rows that it has, and how many teams run at once; none where they
+// do not pay or the device cannot run them.
 struct TeamShape {
   int blocks, rows, teams;
 };

@@ -55,7 +55,7 @@ __device__ __forceinline__ void multiply_steps(float (&s)[kStepsPerBlock][16], c
   sm90::wgmma_fence();
 #pragma unroll
   for (int n = 0; n < kHeadDim / 16; ++n) {
-    const int i = n % 4 != 3 ? n - n / 4 : kRegisterSlices + n / 4;
+    const int i = slice_of_product(n);
 #pragma unroll
     for (int step = 0; step < kStepsPerBlock; ++step) {
       sm90::wgmma_m64n32k16_ra(s[step], q[i], sm90::advance(keys, step * kStageBytes + i / 4 * kAtomBytes + i % 4 * 32), n > 0);
@@ -71,7 +71,7 @@ __device__ __forceinline__ void multiply_steps(float (&s)[kStepsPerBlock][16], c
 struct Maxima {
   float of[2];
   float threshold;
-  __device__ explicit Maxima(float scale_log2) : of{-INFINITY, -INFINITY}, threshold(8.0f / scale_log2) {}
+  __device__ explicit Maxima(float scale_log2) : of{-INFINITY, -INFINITY}, threshold(kMaximumSlack / scale_log2) {}
   __device__ bool grows(int r, float top) const { return top > of[r] + threshold; }
   __device__ void take(int r, float top) { of[r] = grows(r, top) ? top : of[r]; }
 };
@@ -292,8 +292,7 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
       auto multiply = [&](int step) {
 #pragma unroll
         for (int k = 2 * step; k < 2 * step + 2; ++k) {
-          if constexpr (kCount == 32) sm90::wgmma_m64n64k16_t(o, sm90::advance(weights, k * 32), sm90::advance(values, k * 2048));
-          else sm90::wgmma_m64n128k16_t(o, sm90::advance(weights, k * 32), sm90::advance(values, k * 2048));
+          sm90::wgmma_m64k16<0, 1>(o, sm90::advance(weights, k * 32), sm90::advance(values, k * 2048));
         }
       };
       // All warps or none rescale between products, which they start together. Of one step alone the second one's weights are 0,

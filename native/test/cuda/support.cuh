@@ -119,7 +119,7 @@ T *data_of(const mla_tensor &t) {
 
 // ---- inputs -----------------------------------------------------------------------------------------------------------
 
-__device__ inline uint64_t mix(uint64_t x) {
+__host__ __device__ inline uint64_t mix(uint64_t x) {
   x ^= x >> 30;
   x *= 0xbf58476d1ce4e5b9ull;
   x ^= x >> 27;
@@ -283,9 +283,10 @@ struct Tally {
   }
 };
 
+// `bounds`: absolute ones of each value, or null: `absolute` for all.
 template <typename T>
 __global__ void compare_kernel(const T *ours, const double *reference, int64_t count, double absolute, double relative,
-                               Tally *tally) {
+                               Tally *tally, const double *bounds = nullptr) {
   double product = 0, squares = 0, worst = 0;
   unsigned long long bad = 0;
   for (int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; i < count;
@@ -296,7 +297,7 @@ __global__ void compare_kernel(const T *ours, const double *reference, int64_t c
       continue;
     }
     double difference = fabs(a - b);
-    bool fine = difference < absolute || difference < relative * fabs(b);  // false for NaN
+    bool fine = difference < (bounds == nullptr ? absolute : bounds[i]) || difference < relative * fabs(b);  // false for NaN
     bad += !fine;
     if (difference > worst) worst = difference;
     product += a * b;
@@ -308,11 +309,12 @@ __global__ void compare_kernel(const T *ours, const double *reference, int64_t c
   atomicAdd(&tally->squares, squares);
 }
 
-// Computes the reference for queries [rows, 576] and compares: out [rows, 512]; lse, where there is one.
+// Computes the reference for queries [rows, 576] and compares: out [rows, 512]; lse, where there is one, with absolute bounds of its
+// own if there are any.
 template <typename Key>
 Difference compare_with_reference(const std::vector<ReferenceRow> &rows, const mla_tensor &q, const Key *cache,
                                   const mla_tensor &block_table, float scale, const mla_tensor &out, const float *lse,
-                                  double lse_absolute = kLseAbsolute) {
+                                  const std::vector<double> &lse_bounds = {}) {
   DeviceMemory memory;
   const int64_t count = rows.size();
   int longest = 1;
@@ -335,7 +337,8 @@ Difference compare_with_reference(const std::vector<ReferenceRow> &rows, const m
   compare_kernel<<<256, 256>>>(data_of<__nv_bfloat16>(out), reference_out, count * kLatent, kOutAbsolute, kOutRelative,
                                tallies);
   if (lse != nullptr) {
-    compare_kernel<<<16, 256>>>(lse, reference_lse, count, lse_absolute, kLseRelative, tallies + 1);
+    const double *bounds = lse_bounds.empty() ? nullptr : memory.upload(lse_bounds);
+    compare_kernel<<<16, 256>>>(lse, reference_lse, count, kLseAbsolute, kLseRelative, tallies + 1, bounds);
   }
   CHECK_CUDA(cudaGetLastError());
   Tally host[2];
