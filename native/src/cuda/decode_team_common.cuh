@@ -24,16 +24,20 @@ struct TeamSmem {
   static constexpr int kColumns = kValueDim / kBlocks;  // of O
   // As many as there is room for. Few rows leave more of it: then nobody waits for a place of P.
   static constexpr int kPlaces = kRows == kTileRows ? 8 : 2 * kBlocks;  // of P
-  static constexpr int kValueStages = kRows == kTileRows ? 3 : kBlocks == 8 ? 10 : 6;
+  // Cache blocks of which P V is computed at a time, with one wait: between two waits pass more cycles than one's products take.
+  // Where stages are few each is needed as soon as its products are done.
+  static constexpr int kGroup = kRows == kTileRows ? 1 : kBlocks == 8 ? 4 : 2;
+  static constexpr int kValueStages = kRows == kTileRows ? 3 : kBlocks == 8 ? 12 : 8;
   static constexpr int kTopPlaces = 4 * kBlocks;  // of maxima: nobody is further ahead of another's
   static_assert(kTopPlaces >= 2 * kBlocks + kPlaces && kPlaces >= kValueStages && kPlaces % kBlocks == 0);
-  static constexpr int kGroups = kRows / kWarpRows, kFirstGroups = kGroups < kQueryGroups ? kGroups : kQueryGroups;
+  static_assert(kGroup == 1 || kValueStages >= 2 * kGroup, "one group's stages are left when the next one's products are under way");
+  static constexpr int kRowGroups = kRows / kWarpRows, kFirstRowGroups = kRowGroups < kQueryGroups ? kRowGroups : kQueryGroups;
 
   // Both steps of a cache block, in atoms. The queries of warps 2 and 3 come through the second's place, before its keys.
   uint8_t keys[kStepsPerBlock][kStageBytes];
   union {
     uint8_t values[kValueStages][kBlockTokens * kColumns * 2];  // of a cache block, columns of 64 values
-    uint8_t queries[kFirstGroups][kGroupBytes];                 // of warps 0 and 1
+    uint8_t queries[kFirstRowGroups][kGroupBytes];              // of warps 0 and 1
   };
   uint8_t weights[kPlaces][kRows * 128];  // P: 64 keys a row, BF16, swizzled. The products read 64 rows: what is not P is not used
   RowNote notes[kPlaces][kRows];
@@ -43,7 +47,7 @@ struct TeamSmem {
   uint64_t keys_full[kStepsPerBlock], keys_empty[kStepsPerBlock];
   uint64_t queries_full, queries_read;
   uint64_t values_full[kValueStages], values_empty[kValueStages];
-  uint64_t ready[kValueStages];  // for the products of P V
+  uint64_t ready[kValueStages];  // for the products of P V of a group
   int rescales[kValueStages];    // whether those rescale
   uint64_t tops_full[kTopPlaces];
   // Of each block's own places: the score warps have filled it, all blocks are done with it.

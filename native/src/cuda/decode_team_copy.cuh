@@ -139,26 +139,31 @@ __device__ __forceinline__ void values_role(TeamSmem<kBlocks, kRows> &smem, cons
   }
 }
 
-// Tells the value warps that a cache block's columns and its weights are there, and whether they have to rescale: they have enough
-// to do between their products.
+// Tells the value warps that the columns and the weights of a group of cache blocks are there, and whether they have to rescale:
+// they have enough to do between their products.
 template <int kBlocks, int kRows>
 __device__ __forceinline__ void gate_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int tile, int rank) {
   using Smem = TeamSmem<kBlocks, kRows>;
   const uint32_t lane = threadIdx.x % 32, groups = row_groups<kRows>(p, tile);
-  RingPosition<Smem::kValueStages> ring;
+  RingPosition<Smem::kValueStages> ring, group;
   uint32_t number = 0;
   for (RuleWalk walk(smem.part, p, smem.runs); !walk.done();) {
-    for (const uint32_t end = number + units_of(walk.take()); number < end; ++number) {
-      const uint32_t place = number % Smem::kPlaces, full = sm90::smem_address(&smem.weights_full[place]);
-      if (lane == 0 && number % kBlocks != static_cast<uint32_t>(rank)) {
-        sm90::barrier_expect_bytes(full, groups * kWarpRows * (128 + sizeof(RowNote)));
+    for (const uint32_t end = number + units_of(walk.take()); number < end;) {
+      bool moves = false;
+      for (const uint32_t next = number + min(static_cast<uint32_t>(Smem::kGroup), end - number); number < next; ++number) {
+        const uint32_t place = number % Smem::kPlaces, full = sm90::smem_address(&smem.weights_full[place]);
+        if (lane == 0 && number % kBlocks != static_cast<uint32_t>(rank)) {
+          sm90::barrier_expect_bytes(full, groups * kWarpRows * (128 + sizeof(RowNote)));
+        }
+        sm90::barrier_wait(sm90::smem_address(&smem.values_full[ring.place]), ring.parity);
+        sm90::barrier_wait(full, number / Smem::kPlaces % 2);
+        moves = moves || (lane < groups && smem.notes[place][lane * kWarpRows].moves != 0);
+        ring.next();
       }
-      sm90::barrier_wait(sm90::smem_address(&smem.values_full[ring.place]), ring.parity);
-      sm90::barrier_wait(full, number / Smem::kPlaces % 2);
-      const bool moves = __any_sync(~0u, lane < groups && smem.notes[place][lane * kWarpRows].moves != 0);
-      if (lane == 0) smem.rescales[ring.place] = moves;
-      sm90::barrier_arrive(sm90::smem_address(&smem.ready[ring.place]));
-      ring.next();
+      moves = __any_sync(~0u, moves);
+      if (lane == 0) smem.rescales[group.place] = moves;
+      sm90::barrier_arrive(sm90::smem_address(&smem.ready[group.place]));
+      group.next();
     }
   }
 }

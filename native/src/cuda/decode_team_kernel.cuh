@@ -46,9 +46,9 @@ __device__ __forceinline__ void take_queries(TeamSmem<kBlocks, kRows> &smem, All
   uses.parity[1] ^= 1;
 }
 
-// S = Q K^T of two steps, the products of each in the order of decode_score.cuh's. The keys always lie in the same place: their
+// S = Q K^T of a cache block, the products in the order of decode_score.cuh's. The keys always lie in the same place: their
 // descriptors are of uniform registers then, which products otherwise wait for.
-__device__ __forceinline__ void multiply_steps(float (&s)[kStepsPerBlock][16], const AllQueries &q, const uint8_t *places) {
+__device__ __forceinline__ void multiply_keys(float (&s)[kStepsPerBlock][16], const AllQueries &q, const uint8_t *places) {
   const uint64_t keys = sm90::swizzled_descriptor(sm90::smem_address(places), 0, kAtomRowBytes);
   sm90::hold(s[0]);
   sm90::hold(s[1]);
@@ -56,10 +56,7 @@ __device__ __forceinline__ void multiply_steps(float (&s)[kStepsPerBlock][16], c
 #pragma unroll
   for (int n = 0; n < kHeadDim / 16; ++n) {
     const int i = slice_of_product(n);
-#pragma unroll
-    for (int step = 0; step < kStepsPerBlock; ++step) {
-      sm90::wgmma_m64n32k16_ra(s[step], q[i], sm90::advance(keys, step * kStageBytes + i / 4 * kAtomBytes + i % 4 * 32), n > 0);
-    }
+    sm90::wgmma_m64n64k16_ra(s, q[i], sm90::advance(keys, i / 4 * kAtomBytes + i % 4 * 32), n > 0);
   }
   sm90::wgmma_commit();
   sm90::wgmma_wait<0>();
@@ -81,7 +78,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
   using Smem = TeamSmem<kBlocks, kRows>;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, groups = row_groups<kRows>(p, tile);
   const bool has_rows = warp < groups;
-  const int group = warp % Smem::kGroups;  // whose rows a warp without rows reads as well
+  const int group = warp % Smem::kRowGroups;  // whose rows a warp without rows reads as well
   const int row = group * kWarpRows + lane / 4, row_pair = group * (kWarpRows / 2) + lane / 4;  // and the row eight below it
   // Where this lane's row of a place of P begins, to be combined with a 16-byte piece of it by exclusive or: that is the swizzle.
   const int stored_row = group * kWarpRows + lane % 16;
@@ -139,7 +136,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
         sm90::barrier_wait(sm90::smem_address(&smem.keys_full[step]), uses.parity[step]);
         uses.parity[step] ^= 1;
       }
-      multiply_steps(s, q, smem.keys[0]);
+      multiply_keys(s, q, smem.keys[0]);
       if (lane < kStepsPerBlock) sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[lane]));
 #pragma unroll
       for (int step = 0; step < kStepsPerBlock; ++step) {
@@ -183,7 +180,9 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
             const float before = maxima.of[r];
             const bool grown = maxima.grows(r, top[step][r]);
             maxima.take(r, top[step][r]);
-            rescale[step][r] = grown ? sm90::exp2_approx((before - top[step][r]) * p.scale_log2) : 1.0f;
+            // Where nothing has been accumulated there is nothing to rescale.
+            const bool rescales = grown && before != -INFINITY;
+            rescale[step][r] = rescales ? sm90::exp2_approx((before - top[step][r]) * p.scale_log2) : 1.0f;
             base[r] = maxima.of[r] == -INFINITY ? 0.0f : -maxima.of[r] * p.scale_log2;
           }
           uint32_t packed[4];
@@ -242,10 +241,9 @@ template <int kBlocks, int kRows>
 __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int tile, int rank) {
   using Smem = TeamSmem<kBlocks, kRows>;
   constexpr int kCount = Smem::kColumns / 2;  // accumulators of a thread
-  constexpr bool kAtOnce = Smem::kValueStages < 6;  // stages are so few that each is needed as soon as its products are done
   const int lane = threadIdx.x % 32;
-  const int row = threadIdx.x / 32 % Smem::kGroups * kWarpRows + lane / 4;
-  RingPosition<Smem::kValueStages> ring;
+  const int row = threadIdx.x / 32 % Smem::kRowGroups * kWarpRows + lane / 4;
+  RingPosition<Smem::kValueStages> ring, group, oldest;
   float o[kCount];
   uint32_t number = 0;  // of all cache blocks
 
@@ -257,10 +255,11 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
     sm90::wgmma_wait<0>();
     sm90::hold(o);
   };
-  RingPosition<Smem::kValueStages> oldest;
-  auto release = [&] {
-    sm90::barrier_arrive(sm90::smem_address(&smem.values_empty[oldest.place]));
-    oldest.next();
+  auto release = [&](int stages) {
+    for (; stages > 0; --stages) {
+      sm90::barrier_arrive(sm90::smem_address(&smem.values_empty[oldest.place]));
+      oldest.next();
+    }
   };
   auto scale = [&](float upper, float lower) {
 #pragma unroll
@@ -273,13 +272,13 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
     float sum[2] = {0.0f, 0.0f}, maximum[2] = {-INFINITY, -INFINITY};
 #pragma unroll
     for (int i = 0; i < kCount; ++i) o[i] = 0.0f;
-    int used = share.length - share.first_step * kStepTokens;  // keys from this cache block on
-    for (; number < end; ++number, used -= kBlockTokens) {
-      const uint32_t place = number % Smem::kPlaces;
-      sm90::barrier_wait(sm90::smem_address(&smem.ready[ring.place]), ring.parity);
-      if (used < kBlockTokens) clear_unused_values<Smem::kColumns>(smem.values[ring.place], used, kValueSync);
+    struct Operands {
+      uint64_t weights, values;
+    };
+    // Of the next cache block; takes note of its weights.
+    auto next = [&] {
+      const uint32_t place = number++ % Smem::kPlaces;
       const RowNote *notes = smem.notes[place] + row;
-      const bool rescales = smem.rescales[ring.place] != 0;
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const float4 head = *reinterpret_cast<const float4 *>(&notes[8 * r]);
@@ -287,42 +286,63 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
         sum[r] = __fadd_rn(__fmul_rn(sum[r], head.x), notes[8 * r].sums[0][lane % 4]);
         sum[r] = __fadd_rn(__fmul_rn(sum[r], head.y), notes[8 * r].sums[1][lane % 4]);
       }
-      const uint64_t weights = sm90::swizzled_descriptor(sm90::smem_address(smem.weights[place]), 0);
-      const uint64_t values = sm90::swizzled_descriptor(sm90::smem_address(smem.values[ring.place]), kBlockTokens * 128);
-      auto multiply = [&](int step) {
+      const uint32_t values = sm90::smem_address(smem.values[ring.place]);
+      ring.next();
+      return Operands{sm90::swizzled_descriptor(sm90::smem_address(smem.weights[place]), 0),
+                      sm90::swizzled_descriptor(values, kBlockTokens * 128)};
+    };
+    auto multiply = [&](const Operands &operands, int step) {
 #pragma unroll
-        for (int k = 2 * step; k < 2 * step + 2; ++k) {
-          sm90::wgmma_m64k16<0, 1>(o, sm90::advance(weights, k * 32), sm90::advance(values, k * 2048));
-        }
-      };
+      for (int k = 2 * step; k < 2 * step + 2; ++k) {
+        sm90::wgmma_m64k16<0, 1>(o, sm90::advance(operands.weights, k * 32), sm90::advance(operands.values, k * 2048));
+      }
+    };
+    const int used = share.length - share.first_step * kStepTokens;  // keys from the share's first on
+    int held = 0;  // stages whose products may be under way
+    while (number < end) {
+      const int units = min(Smem::kGroup, static_cast<int>(end - number));
+      sm90::barrier_wait(sm90::smem_address(&smem.ready[group.place]), group.parity);
+      if (const int last = used - static_cast<int>(number - begin + units - 1) * kBlockTokens; last < kBlockTokens) {
+        clear_unused_values<Smem::kColumns>(smem.values[(ring.place + units - 1) % Smem::kValueStages], last, kValueSync);
+      }
       // All warps or none rescale between products, which they start together. Of one step alone the second one's weights are 0,
       // and its values have been cleared.
-      if (__any_sync(~0u, rescales)) {
+      if (__any_sync(~0u, smem.rescales[group.place] != 0)) {
+#pragma unroll 1
+        for (int i = 0; i < units; ++i) {
+          const RowNote *notes = smem.notes[number % Smem::kPlaces] + row;
+          const Operands operands = next();
 #pragma unroll
-        for (int step = 0; step < kStepsPerBlock; ++step) {
-          finish();
-          scale(notes[0].rescale[step], notes[8].rescale[step]);
-          start();
-          multiply(step);
-          sm90::wgmma_commit();
+          for (int step = 0; step < kStepsPerBlock; ++step) {
+            finish();
+            scale(notes[0].rescale[step], notes[8].rescale[step]);
+            start();
+            multiply(operands, step);
+            sm90::wgmma_commit();
+          }
         }
       } else {
         start();
-        multiply(0);
-        multiply(1);
+#pragma unroll 1
+        for (int i = 0; i < units; ++i) {
+          const Operands operands = next();
+          multiply(operands, 0);
+          multiply(operands, 1);
+        }
         sm90::wgmma_commit();
       }
-      ring.next();
-      if constexpr (kAtOnce) {
+      group.next();
+      if constexpr (Smem::kGroup == 1) {
         finish();
-        release();
-      } else if (number > begin) {
+        release(1);
+      } else {
         sm90::wgmma_wait<1>();  // those before are done
-        release();
+        release(held);
+        held = units;
       }
     }
     finish();
-    if (!kAtOnce && begin < end) release();
+    release(held);
 
     ShareRows rows;
 #pragma unroll
