@@ -132,9 +132,7 @@ __device__ __forceinline__ void score_role(ClusterSmem<kRows, kRing, kBlocks> &s
   static_assert(kScoreWarps == 4, "a warpgroup");
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   if (!work.has_keys()) announce_ready(smem);
-  // Eight keys of a row of P each: row lane % 8 (of eight or sixteen), keys warp * 16 + lane / 8 % 2 * 8 on.
-  const uint32_t piece = sm90::smem_address(smem.probabilities) + (lane / 16 * 8 % kRows + lane % 8) * 128 +
-                         (((warp * 2 + lane / 8 % 2) ^ (lane % 8)) << 4);
+  const uint32_t piece = sm90::smem_address(smem.probabilities) + piece_of_weights<kRows>(lane, warp);
   float maximum[C::kCount], sum[C::kCount];
 #pragma unroll
   for (int i = 0; i < C::kCount; ++i) maximum[i] = -INFINITY, sum[i] = 0.0f;

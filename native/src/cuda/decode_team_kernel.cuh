@@ -12,6 +12,7 @@
 // and its P take in the shared memory of every block.
 #pragma once
 
+#include "decode_team_across.cuh"
 #include "decode_team_copy.cuh"
 
 namespace mla::cuda::team {
@@ -64,21 +65,12 @@ __device__ __forceinline__ void multiply_keys(float (&s)[kStepsPerBlock][16], co
   sm90::hold(s[1]);
 }
 
-// The running maxima of this thread's two rows, as decode_score.cuh's Weigher moves them.
-struct Maxima {
-  float of[2];
-  float threshold;
-  __device__ explicit Maxima(float scale_log2) : of{-INFINITY, -INFINITY}, threshold(kMaximumSlack / scale_log2) {}
-  __device__ bool grows(int r, float top) const { return top > of[r] + threshold; }
-  __device__ void take(int r, float top) { of[r] = grows(r, top) ? top : of[r]; }
-};
-
 template <int kBlocks, int kRows>
 __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int tile, int rank) {
   using Smem = TeamSmem<kBlocks, kRows>;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, groups = row_groups<kRows>(p, tile);
   const bool has_rows = warp < groups;
-  const int group = warp % Smem::kRowGroups;  // whose rows a warp without rows reads as well
+  const int group = warp % (kRows / kWarpRows);  // whose rows a warp without rows reads as well
   const int row = group * kWarpRows + lane / 4, row_pair = group * (kWarpRows / 2) + lane / 4;  // and the row eight below it
   // Where this lane's row of a place of P begins, to be combined with a 16-byte piece of it by exclusive or: that is the swizzle.
   const int stored_row = group * kWarpRows + lane % 16;
@@ -95,36 +87,11 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
       take_queries<kBlocks, kRows>(smem, q, uses, queries_parity, groups);
       queries_parity ^= 1;
     }
-    Maxima maxima(p.scale_log2);
+    Maxima<1> maxima(p.scale_log2);
     const uint32_t end = unit + units_of(share);
     uint32_t seen = unit;
-    // Takes in the maxima of others' cache blocks up to `to`, at most 2 kBlocks. A lane waits for one of them.
-    auto catch_up = [&](uint32_t to) {
-      const uint32_t mine = seen + lane;
-      if (mine < to) {
-        const uint32_t full = sm90::smem_address(&smem.tops_full[mine % Smem::kTopPlaces]);
-        if (warp == 0) sm90::barrier_expect_bytes(full, groups * (kWarpRows / 2) * sizeof(float4));
-        sm90::barrier_wait(full, mine / Smem::kTopPlaces % 2);
-      }
-      __syncwarp();
-      // Seldom does one of them grow: then one after the other.
-      float top[2] = {-INFINITY, -INFINITY};
-#pragma unroll 4
-      for (uint32_t i = seen; i < to; ++i) {
-        const float4 tops = smem.tops[i % Smem::kTopPlaces][row_pair];
-        top[0] = fmaxf(top[0], fmaxf(tops.x, tops.y));
-        top[1] = fmaxf(top[1], fmaxf(tops.z, tops.w));
-      }
-      if (__any_sync(~0u, maxima.grows(0, top[0]) || maxima.grows(1, top[1]))) {
-#pragma unroll 4
-        for (uint32_t i = seen; i < to; ++i) {
-          const float4 tops = smem.tops[i % Smem::kTopPlaces][row_pair];
-          maxima.take(0, tops.x);
-          maxima.take(0, tops.y);
-          maxima.take(1, tops.z);
-          maxima.take(1, tops.w);
-        }
-      }
+    auto catch_up_to = [&](uint32_t to) {
+      catch_up(smem, maxima, seen, to, row_pair, groups * (kWarpRows / 2));
       seen = max(seen, to);
     };
 
@@ -164,25 +131,20 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
                              sm90::remote_address(full, to));
         }
       }
-      catch_up(mine);
+      catch_up_to(mine);
       seen = mine + 1;
 
       const uint32_t place = mine % Smem::kPlaces;
       sm90::barrier_wait(sm90::smem_address(&smem.weights_free[place]), mine / Smem::kPlaces % 2 ^ 1);
       if (has_rows) {
-        const uint32_t target = sm90::smem_address(smem.weights[place]) + row_offset;
+        const uint32_t target = sm90::smem_address(smem.places[place].weights) + row_offset;
         float rescale[kStepsPerBlock][2];
 #pragma unroll
         for (int step = 0; step < kStepsPerBlock; ++step) {
           float base[2], sum[2];
 #pragma unroll
           for (int r = 0; r < 2; ++r) {
-            const float before = maxima.of[r];
-            const bool grown = maxima.grows(r, top[step][r]);
-            maxima.take(r, top[step][r]);
-            // Where nothing has been accumulated there is nothing to rescale.
-            const bool rescales = grown && before != -INFINITY;
-            rescale[step][r] = rescales ? sm90::exp2_approx((before - top[step][r]) * p.scale_log2) : 1.0f;
+            rescale[step][r] = maxima.take_and_rescale(r, top[step][r], p.scale_log2);
             base[r] = maxima.of[r] == -INFINITY ? 0.0f : -maxima.of[r] * p.scale_log2;
           }
           uint32_t packed[4];
@@ -202,7 +164,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
             }
           }
 #pragma unroll
-          for (int r = 0; r < 2; ++r) smem.notes[place][row + 8 * r].sums[step][lane % 4] = sum[r];
+          for (int r = 0; r < 2; ++r) smem.places[place].notes[row + 8 * r].sums[step][lane % 4] = sum[r];
         }
         bool moves = false;
 #pragma unroll
@@ -211,38 +173,26 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           if (lane % 4 > 0) continue;
-          *reinterpret_cast<float4 *>(&smem.notes[place][row + 8 * r]) =
+          *reinterpret_cast<float4 *>(&smem.places[place].notes[row + 8 * r]) =
               make_float4(rescale[0][r], rescale[1][r], maxima.of[r], __int_as_float(moves));
         }
       }
       sm90::fence_async_proxy();
       sm90::barrier_arrive(sm90::smem_address(&smem.weights_ready[place]));
     }
-    catch_up(end);
+    catch_up_to(end);
     unit = end;
   }
 }
 
 // ---- value ------------------------------------------------------------------------------------------------------------
 
-// The last cache block's keys past the sequence's end may hold anything, NaN too: 0 x NaN must not reach O.
-template <int kColumns>
-__device__ __forceinline__ void clear_unused_values(uint8_t *columns, int used, uint32_t sync_id) {
-  constexpr int kPieces = kColumns / 8;  // of a key, 16 bytes each
-  for (int i = threadIdx.x % 128; i < (kBlockTokens - used) * kPieces; i += 128) {
-    const int key = used + i / kPieces, column = i % kPieces / 8;
-    *reinterpret_cast<int4 *>(columns + (column * kBlockTokens + key) * 128 + i % 8 * 16) = make_int4(0, 0, 0, 0);
-  }
-  sm90::fence_async_proxy();
-  sm90::warpgroup_sync(sync_id);
-}
-
 template <int kBlocks, int kRows>
 __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int tile, int rank) {
   using Smem = TeamSmem<kBlocks, kRows>;
   constexpr int kCount = Smem::kColumns / 2;  // accumulators of a thread
-  const int lane = threadIdx.x % 32;
-  const int row = threadIdx.x / 32 % Smem::kRowGroups * kWarpRows + lane / 4;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const int row = warp % (kRows / kWarpRows) * kWarpRows + lane / 4;
   RingPosition<Smem::kValueStages> ring, group, oldest;
   float o[kCount];
   uint32_t number = 0;  // of all cache blocks
@@ -254,12 +204,6 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
   auto finish = [&] {
     sm90::wgmma_wait<0>();
     sm90::hold(o);
-  };
-  auto release = [&](int stages) {
-    for (; stages > 0; --stages) {
-      sm90::barrier_arrive(sm90::smem_address(&smem.values_empty[oldest.place]));
-      oldest.next();
-    }
   };
   auto scale = [&](float upper, float lower) {
 #pragma unroll
@@ -278,7 +222,7 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
     // Of the next cache block; takes note of its weights.
     auto next = [&] {
       const uint32_t place = number++ % Smem::kPlaces;
-      const RowNote *notes = smem.notes[place] + row;
+      const RowNote *notes = smem.places[place].notes + row;
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const float4 head = *reinterpret_cast<const float4 *>(&notes[8 * r]);
@@ -288,7 +232,7 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
       }
       const uint32_t values = sm90::smem_address(smem.values[ring.place]);
       ring.next();
-      return Operands{sm90::swizzled_descriptor(sm90::smem_address(smem.weights[place]), 0),
+      return Operands{sm90::swizzled_descriptor(sm90::smem_address(smem.places[place].weights), 0),
                       sm90::swizzled_descriptor(values, kBlockTokens * 128)};
     };
     auto multiply = [&](const Operands &operands, int step) {
@@ -297,20 +241,15 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
         sm90::wgmma_m64k16<0, 1>(o, sm90::advance(operands.weights, k * 32), sm90::advance(operands.values, k * 2048));
       }
     };
-    const int used = share.length - share.first_step * kStepTokens;  // keys from the share's first on
-    int held = 0;  // stages whose products may be under way
     while (number < end) {
       const int units = min(Smem::kGroup, static_cast<int>(end - number));
       sm90::barrier_wait(sm90::smem_address(&smem.ready[group.place]), group.parity);
-      if (const int last = used - static_cast<int>(number - begin + units - 1) * kBlockTokens; last < kBlockTokens) {
-        clear_unused_values<Smem::kColumns>(smem.values[(ring.place + units - 1) % Smem::kValueStages], last, kValueSync);
-      }
       // All warps or none rescale between products, which they start together. Of one step alone the second one's weights are 0,
       // and its values have been cleared.
       if (__any_sync(~0u, smem.rescales[group.place] != 0)) {
 #pragma unroll 1
         for (int i = 0; i < units; ++i) {
-          const RowNote *notes = smem.notes[number % Smem::kPlaces] + row;
+          const RowNote *notes = smem.places[number % Smem::kPlaces].notes + row;
           const Operands operands = next();
 #pragma unroll
           for (int step = 0; step < kStepsPerBlock; ++step) {
@@ -331,18 +270,13 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
         }
         sm90::wgmma_commit();
       }
-      group.next();
-      if constexpr (Smem::kGroup == 1) {
-        finish();
-        release(1);
-      } else {
-        sm90::wgmma_wait<1>();  // those before are done
-        release(held);
-        held = units;
+      finish();
+      for (int i = 0; i < units; ++i) {
+        sm90::barrier_arrive(sm90::smem_address(&smem.values_empty[oldest.place]));
+        oldest.next();
       }
+      group.next();
     }
-    finish();
-    release(held);
 
     ShareRows rows;
 #pragma unroll
@@ -351,11 +285,13 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
       sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
       rows.factor[r] = inverse_sum(sum[r]);
     }
-    store_output(o, rows, share.whole(), p, share, first_row<kRows>(p, tile), rank * Smem::kColumns);
-    if (rank > 0) continue;
+    // All warps have the sums of sixteen rows: there one that has no output to store.
+    if (rank == 0 && (!Smem::kAcross || warp == 1)) {
 #pragma unroll
-    for (int r = 0; r < 2; ++r) rows.lse2[r] = lse2_of(maximum[r], sum[r], p.scale_log2);
-    store_lse(p, share, first_row<kRows>(p, tile), rows, share.whole());
+      for (int r = 0; r < 2; ++r) rows.lse2[r] = lse2_of(maximum[r], sum[r], p.scale_log2);
+      store_lse(p, share, Smem::kAcross ? tile * kRows : first_row<kRows>(p, tile), rows, share.whole());
+    }
+    store_output(o, rows, share.whole(), p, share, first_row<kRows>(p, tile), rank * Smem::kColumns);
   }
 }
 
@@ -385,7 +321,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     barrier_init(smem_address(&smem.queries_full), 1);
     // Where what is read or written is not the tensor cores' and the copy engine's alone, every thread arrives, not one a warp:
     // racecheck does not follow __syncwarp.
-    barrier_init(smem_address(&smem.queries_read), kQueryGroups * 32);
+    barrier_init(smem_address(&smem.queries_read), Smem::kQueryReaders);
     for (int i = 0; i < Smem::kValueStages; ++i) {
       barrier_init(smem_address(&smem.values_full[i]), 1);
       barrier_init(smem_address(&smem.values_empty[i]), 128);
@@ -407,7 +343,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   sm90::cluster_sync();
   if (warpgroup == 0) {
     sm90::take_registers<224>();
-    score_role<kBlocks, kRows>(smem, p, tile, rank);
+    if constexpr (Smem::kAcross) score_across_role(smem, p, tile, rank);
+    else score_role<kBlocks, kRows>(smem, p, tile, rank);
   } else if (warpgroup == 1) {
     sm90::take_registers<208>();
     sm90::wait_for_previous_kernel();
@@ -417,7 +354,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
     if (warp == 0) keys_role<kBlocks, kRows>(smem, maps, p, tile, rank);
     else if (warp == 1) values_role<kBlocks, kRows>(smem, maps, p, tile, rank);
-    else if (warp == 2) send_role<kBlocks, kRows>(smem, p, tile, rank);
+    else if (warp == 2) send_role<kBlocks, kRows>(smem, p, rank);
     else gate_role<kBlocks, kRows>(smem, p, tile, rank);
   }
   sm90::cluster_leave();
