@@ -47,7 +47,7 @@ struct TeamSmem {
   static constexpr int kPlaces = kRows == kTileRows ? 8 : 2 * kBlocks;  // of P
   static constexpr int kValueStages = kRows == kTileRows ? 3 : kBlocks == 8 ? 8 : 6;
   // Cache blocks of which P V is computed at a time, with one wait: between two waits pass more cycles than one's products take.
-  static constexpr int kGroup = kRows == kTileRows ? 1 : kBlocks == 8 ? 4 : 2;
+  static constexpr int kGroup = kBlocks == 8 ? 2 : 1;
   static constexpr int kTopPlaces = 4 * kBlocks;  // of maxima: nobody is further ahead of another's
   static_assert(kTopPlaces >= 2 * kBlocks + kPlaces && kPlaces >= kValueStages && kPlaces % kBlocks == 0);
   static constexpr int kQueryReaders = kAcross ? kScoreWarps * 32 : kQueryGroups * 32;
@@ -110,8 +110,8 @@ struct Maxima {
   }
 };
 
-// Takes in the maxima of others' cache blocks, from `seen` up to `to`, at most 2 kBlocks: of pairs of rows from `pair` on. A lane
-// waits for one of them. `pairs` are those of all rows of the tile.
+// Takes in the maxima of others' cache blocks, those between two own ones, from `seen` up to `to`: of pairs of rows from `pair` on.
+// A lane waits for one of them. `pairs` are those of all rows of the tile.
 template <int kBlocks, int kRows, int kPairs>
 __device__ __forceinline__ void catch_up(TeamSmem<kBlocks, kRows> &smem, Maxima<kPairs> &maxima, uint32_t seen, uint32_t to, int pair,
                                          int pairs) {
@@ -124,37 +124,23 @@ __device__ __forceinline__ void catch_up(TeamSmem<kBlocks, kRows> &smem, Maxima<
     sm90::barrier_wait(full, mine / kTopPlaces % 2);
   }
   __syncwarp();
-  auto tops_of = [&](uint32_t unit, int k) { return smem.tops[unit % kTopPlaces][pair + k]; };
-  auto take = [&](uint32_t unit) {
+  float4 tops[kBlocks - 1][kPairs];
+#pragma unroll
+  for (uint32_t i = 0; i < kBlocks - 1; ++i) {
+    const uint32_t unit = min(seen + i, to - 1);  // the last one again changes nothing
+#pragma unroll
+    for (int k = 0; k < kPairs; ++k) tops[i][k] = smem.tops[unit % kTopPlaces][pair + k];
+  }
+#pragma unroll
+  for (const auto &unit : tops) {
 #pragma unroll
     for (int k = 0; k < kPairs; ++k) {
-      const float4 tops = tops_of(unit, k);
-      maxima.take(k, tops.x);
-      maxima.take(k, tops.y);
-      maxima.take(kPairs + k, tops.z);
-      maxima.take(kPairs + k, tops.w);
-    }
-  };
-  take(seen);  // the first may be the first of all
-  // Seldom does another one grow: then one after the other.
-  float top[2 * kPairs];
-#pragma unroll
-  for (float &value : top) value = -INFINITY;
-#pragma unroll 4
-  for (uint32_t unit = seen + 1; unit < to; ++unit) {
-#pragma unroll
-    for (int k = 0; k < kPairs; ++k) {
-      const float4 tops = tops_of(unit, k);
-      top[k] = fmaxf(top[k], fmaxf(tops.x, tops.y));
-      top[kPairs + k] = fmaxf(top[kPairs + k], fmaxf(tops.z, tops.w));
+      maxima.take(k, unit[k].x);
+      maxima.take(k, unit[k].y);
+      maxima.take(kPairs + k, unit[k].z);
+      maxima.take(kPairs + k, unit[k].w);
     }
   }
-  bool grows = false;
-#pragma unroll
-  for (int i = 0; i < 2 * kPairs; ++i) grows |= maxima.grows(i, top[i]);
-  if (!__any_sync(~0u, grows)) return;
-#pragma unroll 1
-  for (uint32_t unit = seen + 1; unit < to; ++unit) take(unit);
 }
 
 // The warps of a warpgroup that have query rows, sixteen each.

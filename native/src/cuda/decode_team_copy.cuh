@@ -28,6 +28,7 @@ class TableReader {
 __device__ __forceinline__ void load_queries(const TeamMaps &maps, uint32_t target, uint32_t full, int seq, int row, int groups,
                                              uint64_t policy) {
   sm90::barrier_expect_bytes(full, groups * kGroupBytes);
+#pragma unroll 1
   for (int i = 0; i < groups; ++i) {
     sm90::tma_load(target + i * kGroupBytes, &maps.queries, full, 0, row + i * kWarpRows, 0, seq, policy);
   }
