@@ -1,4 +1,4 @@
-// Products with keys as rows and query rows as columns, S^T = K Q^T: what a thread holds of them.
+// Products of a cache block with keys as rows and query rows as columns, S^T = K Q^T, by four warps: what a thread holds of them.
 #pragma once
 
 #include "decode_plan.cuh"
@@ -13,6 +13,22 @@ struct Columns {
   __device__ static int column(int i) { return i / 2 * 8 + threadIdx.x % 4 * 2 + i % 2; }
   __device__ static constexpr int place(int i, int r) { return i / 2 * 4 + r * 2 + i % 2; }
 };
+
+// Hides the keys of a cache block, from `first_key` on, that a query row does not see.
+template <int kRows>
+__device__ __forceinline__ void mask_across(float (&s)[kRows / 2], int first_key, int length, int first_row, int s_q, int heads) {
+  if (first_key + kBlockTokens <= length - (s_q - 1)) return;  // all rows see all of them
+  const int key = first_key + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
+  using C = Columns<kRows>;
+#pragma unroll
+  for (int i = 0; i < C::kCount; ++i) {
+    const int seen = length - max(s_q - 1 - quotient(first_row + C::column(i), heads), 0);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      if (key + 8 * r >= seen) s[C::place(i, r)] = -INFINITY;
+    }
+  }
+}
 
 // Where a lane stores P of a warp's sixteen keys, kRows x 64 keys by rows, swizzled, eight keys of a row at once
 // (sm90::store_matrices_across): keys warp * 16 + lane / 8 % 2 * 8 on, of row lane % 8, of eight or sixteen.

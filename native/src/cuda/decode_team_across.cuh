@@ -29,20 +29,6 @@ __device__ __forceinline__ void multiply_keys_across(AcrossScores &s, const uint
   sm90::hold(s);
 }
 
-// Hides the keys that a query row does not see.
-__device__ __forceinline__ void mask_scores_across(AcrossScores &s, int first_key, int length, const DecodeParams &p, int first_row) {
-  if (first_key + kBlockTokens <= length - (p.s_q - 1)) return;  // all rows see all of them
-  const int key = first_key + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
-#pragma unroll
-  for (int i = 0; i < RowColumns::kCount; ++i) {
-    const int seen = length - max(p.s_q - 1 - quotient(first_row + RowColumns::column(i), p.heads), 0);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      if (key + 8 * r >= seen) s[RowColumns::place(i, r)] = -INFINITY;
-    }
-  }
-}
-
 // The sum that one lane of the general kernel has of a row's weights of a step, in its order: of eight keys each the two of the lane.
 __device__ __forceinline__ float sum_of_lane(const AcrossSmem &across, int row, int step, int lane) {
   const auto *weights = &across.weights[step * kStepTokens + lane * 2];
@@ -87,10 +73,10 @@ __device__ __forceinline__ void score_across_role(TeamSmem<kBlocks, kWarpRows> &
         sm90::barrier_wait(sm90::smem_address(&smem.keys_full[step]), uses.parity[step]);
         uses.parity[step] ^= 1;
       }
-      multiply_keys_across(s, smem.keys[0], across.queries[0]);
+      multiply_keys_across(s, smem.keys[0], across.queries);
       if (lane < kStepsPerBlock) sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[lane]));
       const int first_step = share.first_step + static_cast<int>(mine - unit) * kStepsPerBlock;
-      mask_scores_across(s, first_step * kStepTokens, share.length, p, tile * kWarpRows);
+      mask_across<kWarpRows>(s, first_step * kStepTokens, share.length, tile * kWarpRows, p.s_q, p.heads);
 
 #pragma unroll
       for (int i = 0; i < RowColumns::kCount; ++i) {

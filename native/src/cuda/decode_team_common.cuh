@@ -24,9 +24,9 @@ static_assert(kQueryGroups == 2);
 // What score warps that have query rows as columns need besides (decode_team_across.cuh).
 struct AcrossSmem {
   static constexpr int kWeightFloats = kWarpRows + 4;  // so that eight keys' lie in different banks
-  uint8_t queries[1][kGroupBytes];
-  float tops[kScoreWarps][kWarpRows];             // maxima over a warp's sixteen keys
-  float weights[kBlockTokens][kWeightFloats];     // before they are rounded
+  uint8_t queries[kGroupBytes];
+  float tops[kScoreWarps][kWarpRows];          // maxima over a warp's sixteen keys
+  float weights[kBlockTokens][kWeightFloats];  // before they are rounded
 };
 struct NoAcrossSmem {};
 
@@ -46,8 +46,7 @@ struct TeamSmem {
   // As many as there is room for. Few rows leave more of it: then nobody waits for a place of P.
   static constexpr int kPlaces = kRows == kTileRows ? 8 : 2 * kBlocks;  // of P
   static constexpr int kValueStages = kRows == kTileRows ? 3 : kBlocks == 8 ? 8 : 6;
-  // Cache blocks of which P V is computed at a time, with one wait: between two waits pass more cycles than one's products take.
-  static constexpr int kGroup = kBlocks == 8 ? 2 : 1;
+  static constexpr int kAtOnce = kBlocks == 8 ? 2 : 1;  // cache blocks of which P V is computed with one wait, if there are as many
   static constexpr int kTopPlaces = 4 * kBlocks;  // of maxima: nobody is further ahead of another's
   static_assert(kTopPlaces >= 2 * kBlocks + kPlaces && kPlaces >= kValueStages && kPlaces % kBlocks == 0);
   static constexpr int kQueryReaders = kAcross ? kScoreWarps * 32 : kQueryGroups * 32;
@@ -66,7 +65,7 @@ struct TeamSmem {
   uint64_t keys_full[kStepsPerBlock], keys_empty[kStepsPerBlock];
   uint64_t queries_full, queries_read;
   uint64_t values_full[kValueStages], values_empty[kValueStages];
-  uint64_t ready[kValueStages];  // for the products of P V of a group
+  uint64_t ready[kValueStages];  // for the products of P V, of kAtOnce cache blocks
   int rescales[kValueStages];    // whether those rescale
   uint64_t tops_full[kTopPlaces];
   // Of each block's own places: the score warps have filled it, all blocks are done with it.

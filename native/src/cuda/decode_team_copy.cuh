@@ -157,13 +157,13 @@ __device__ __forceinline__ void clear_unused_values(uint8_t *columns, int used) 
   sm90::fence_async_proxy();
 }
 
-// Tells the value warps that the columns and the weights of a group of cache blocks are there, and whether they have to rescale:
+// Tells the value warps that the columns and the weights of the next cache blocks are there, and whether they have to rescale:
 // they have enough to do between their products.
 template <int kBlocks, int kRows>
 __device__ __forceinline__ void gate_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int tile, int rank) {
   using Smem = TeamSmem<kBlocks, kRows>;
   const uint32_t lane = threadIdx.x % 32, groups = row_groups<kRows>(p, tile);
-  RingPosition<Smem::kValueStages> ring, group;
+  RingPosition<Smem::kValueStages> ring, turn;
   uint32_t number = 0;
   for (RuleWalk walk(smem.part, p, smem.runs); !walk.done();) {
     const Share share = walk.take();
@@ -171,7 +171,7 @@ __device__ __forceinline__ void gate_role(TeamSmem<kBlocks, kRows> &smem, const 
     const int in_last = share.length - (share.first_step + (units_of(share) - 1) * kStepsPerBlock) * kStepTokens;  // keys
     while (number < end) {
       bool moves = false;
-      for (const uint32_t next = number + min(static_cast<uint32_t>(Smem::kGroup), end - number); number < next; ++number) {
+      for (const uint32_t next = number + min(static_cast<uint32_t>(Smem::kAtOnce), end - number); number < next; ++number) {
         const uint32_t place = number % Smem::kPlaces, full = sm90::smem_address(&smem.weights_full[place]);
         if (lane == 0 && number % kBlocks != static_cast<uint32_t>(rank)) sm90::barrier_expect_bytes(full, kWeightsBytes<kRows>);
         sm90::barrier_wait(sm90::smem_address(&smem.values_full[ring.place]), ring.parity);
@@ -181,9 +181,9 @@ __device__ __forceinline__ void gate_role(TeamSmem<kBlocks, kRows> &smem, const 
         ring.next();
       }
       moves = __any_sync(~0u, moves);
-      if (lane == 0) smem.rescales[group.place] = moves;
-      sm90::barrier_arrive(sm90::smem_address(&smem.ready[group.place]));
-      group.next();
+      if (lane == 0) smem.rescales[turn.place] = moves;
+      sm90::barrier_arrive(sm90::smem_address(&smem.ready[turn.place]));
+      turn.next();
     }
   }
 }

@@ -3,7 +3,8 @@
 // There a split is long, and has to be computed as one thread block would, key after key. What can be shared out without changing
 // a bit is shared out among the blocks of a cluster, a team: of every kBlocks-th cache block each computes S, the maxima of its
 // rows and P, which go to all; then each adds up its columns of O += P V, over all keys. Roles:
-//   score   a warpgroup: the queries in registers, S = Q K^T of the block's own cache blocks, the softmax, P to all blocks
+//   score   a warpgroup: S of the block's own cache blocks, the softmax, P to all blocks. Of 64 rows the queries are in registers;
+//           of sixteen the products are swapped (decode_team_across.cuh), so that all of the tensor cores and of the warps is used
 //   value   a warpgroup: 64 x 512 / kBlocks of O += P V
 //   copy    four warps (decode_team_copy.cuh): keys of the own cache blocks; queries and the columns of all keys; P to the others;
 //           word to the value warps that columns and P of a cache block are there
@@ -22,8 +23,8 @@ namespace mla::cuda::team {
 using AllQueries = uint32_t[kHeadDim / 16][4];
 
 // Takes the queries into registers.
-template <int kBlocks, int kRows>
-__device__ __forceinline__ void take_queries(TeamSmem<kBlocks, kRows> &smem, AllQueries &q, KeyUses &uses, uint32_t parity,
+template <int kBlocks>
+__device__ __forceinline__ void take_queries(TeamSmem<kBlocks, kTileRows> &smem, AllQueries &q, KeyUses &uses, uint32_t parity,
                                              int groups) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = lane % 16;
   const bool by_keys = warp >= kQueryGroups;
@@ -65,15 +66,15 @@ __device__ __forceinline__ void multiply_keys(float (&s)[kStepsPerBlock][16], co
   sm90::hold(s[1]);
 }
 
-template <int kBlocks, int kRows>
-__device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int tile, int rank) {
-  using Smem = TeamSmem<kBlocks, kRows>;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, groups = row_groups<kRows>(p, tile);
+// Of 64 query rows. decode_team_across.cuh has that of sixteen.
+template <int kBlocks>
+__device__ __forceinline__ void score_role(TeamSmem<kBlocks, kTileRows> &smem, const DecodeParams &p, int tile, int rank) {
+  using Smem = TeamSmem<kBlocks, kTileRows>;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, groups = row_groups<kTileRows>(p, tile);
   const bool has_rows = warp < groups;
-  const int group = warp % (kRows / kWarpRows);  // whose rows a warp without rows reads as well
-  const int row = group * kWarpRows + lane / 4, row_pair = group * (kWarpRows / 2) + lane / 4;  // and the row eight below it
+  const int row = warp * kWarpRows + lane / 4, row_pair = warp * (kWarpRows / 2) + lane / 4;  // and the row eight below it
   // Where this lane's row of a place of P begins, to be combined with a 16-byte piece of it by exclusive or: that is the swizzle.
-  const int stored_row = group * kWarpRows + lane % 16;
+  const int stored_row = warp * kWarpRows + lane % 16;
   const uint32_t row_offset = stored_row * 128 + ((stored_row % 8) ^ (lane / 16)) * 16;
   KeyUses uses;
   uint32_t queries_parity = 0;
@@ -84,7 +85,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
     const Share share = walk.take();
     if (share.empty()) continue;
     if (share.takes_queries()) {
-      take_queries<kBlocks, kRows>(smem, q, uses, queries_parity, groups);
+      take_queries(smem, q, uses, queries_parity, groups);
       queries_parity ^= 1;
     }
     Maxima<1> maxima(p.scale_log2);
@@ -108,7 +109,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
 #pragma unroll
       for (int step = 0; step < kStepsPerBlock; ++step) {
         // The second of one step alone lies beyond the sequence.
-        mask_scores(s[step], (first_step + step) * kStepTokens, share.length, p, tile * kRows);
+        mask_scores(s[step], (first_step + step) * kStepTokens, share.length, p, tile * kTileRows);
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           top[step][r] = s[step][2 * r];
@@ -193,7 +194,7 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
   constexpr int kCount = Smem::kColumns / 2;  // accumulators of a thread
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const int row = warp % (kRows / kWarpRows) * kWarpRows + lane / 4;
-  RingPosition<Smem::kValueStages> ring, group, oldest;
+  RingPosition<Smem::kValueStages> ring, turn, oldest;
   float o[kCount];
   uint32_t number = 0;  // of all cache blocks
 
@@ -242,11 +243,11 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
       }
     };
     while (number < end) {
-      const int units = min(Smem::kGroup, static_cast<int>(end - number));
-      sm90::barrier_wait(sm90::smem_address(&smem.ready[group.place]), group.parity);
+      const int units = min(Smem::kAtOnce, static_cast<int>(end - number));
+      sm90::barrier_wait(sm90::smem_address(&smem.ready[turn.place]), turn.parity);
       // All warps or none rescale between products, which they start together. Of one step alone the second one's weights are 0,
       // and its values have been cleared.
-      if (__any_sync(~0u, smem.rescales[group.place] != 0)) {
+      if (__any_sync(~0u, smem.rescales[turn.place] != 0)) {
 #pragma unroll 1
         for (int i = 0; i < units; ++i) {
           const RowNote *notes = smem.places[number % Smem::kPlaces].notes + row;
@@ -275,7 +276,7 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
         sm90::barrier_arrive(sm90::smem_address(&smem.values_empty[oldest.place]));
         oldest.next();
       }
-      group.next();
+      turn.next();
     }
 
     ShareRows rows;
@@ -344,7 +345,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (warpgroup == 0) {
     sm90::take_registers<224>();
     if constexpr (Smem::kAcross) score_across_role(smem, p, tile, rank);
-    else score_role<kBlocks, kRows>(smem, p, tile, rank);
+    else score_role(smem, p, tile, rank);
   } else if (warpgroup == 1) {
     sm90::take_registers<208>();
     sm90::wait_for_previous_kernel();
