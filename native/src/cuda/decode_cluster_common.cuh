@@ -1,6 +1,7 @@
 // What the files of decode_cluster_kernel.cuh share: parameters, shared memory, the division of the work.
 #pragma once
 
+#include "decode_across.cuh"
 #include "decode_common.cuh"
 
 namespace mla::cuda::clustered {
@@ -92,15 +93,6 @@ struct Work {
     end = min(first + share, all);
   }
   __device__ bool has_keys() const { return first < end; }
-};
-
-// Of the accumulator of a product with kRows columns a thread holds, for g < kRows / 8, r < 2, j < 2, row r * 8 + lane / 4 of
-// its warp's sixteen and column g * 8 + lane % 4 * 2 + j, at g * 4 + r * 2 + j.
-template <int kRows>
-struct Columns {
-  static constexpr int kCount = kRows / 4;  // a thread's; the i-th of them:
-  __device__ static int column(int i) { return i / 2 * 8 + threadIdx.x % 4 * 2 + i % 2; }
-  __device__ static constexpr int place(int i, int r) { return i / 2 * 4 + r * 2 + i % 2; }
 };
 
 constexpr uint32_t kScoreSync = 1;              // ids of barriers: the score warps,

@@ -83,23 +83,6 @@ __device__ __forceinline__ void join_columns(float (&v)[kCount], Join join, Keep
   for (int i = 0; i < count; ++i) keep(first + i, v[i]);
 }
 
-// Hides the keys that a query row does not see.
-template <int kRows>
-__device__ __forceinline__ void mask_scores(float (&s)[kRows / 2], int first_key, const ClusterParams &p, const Work &work) {
-  if (first_key + kBlockTokens <= work.length - (p.s_q - 1)) return;  // all rows see all of them
-  const int key = first_key + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
-  using C = Columns<kRows>;
-#pragma unroll
-  for (int i = 0; i < C::kCount; ++i) {
-    const int query = quotient(work.tile * kRows + C::column(i), p.heads);
-    const int seen = work.length - max(p.s_q - 1 - query, 0);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      if (key + 8 * r >= seen) s[C::place(i, r)] = -INFINITY;
-    }
-  }
-}
-
 // S^T = K Q^T for the keys of a place of the ring, which must be full.
 template <int kRows>
 __device__ __forceinline__ void multiply_keys(float (&s)[kRows / 2], const uint8_t (&keys)[kChunks][kColumnBytes],
@@ -132,9 +115,7 @@ __device__ __forceinline__ void score_role(ClusterSmem<kRows, kRing, kBlocks> &s
   static_assert(kScoreWarps == 4, "a warpgroup");
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   if (!work.has_keys()) announce_ready(smem);
-  // Eight keys of a row of P each: row lane % 8 (of eight or sixteen), keys warp * 16 + lane / 8 % 2 * 8 on.
-  const uint32_t piece = sm90::smem_address(smem.probabilities) + (lane / 16 * 8 % kRows + lane % 8) * 128 +
-                         (((warp * 2 + lane / 8 % 2) ^ (lane % 8)) << 4);
+  const uint32_t piece = sm90::smem_address(smem.probabilities) + piece_of_weights<kRows>(lane, warp);
   float maximum[C::kCount], sum[C::kCount];
 #pragma unroll
   for (int i = 0; i < C::kCount; ++i) maximum[i] = -INFINITY, sum[i] = 0.0f;
@@ -149,7 +130,7 @@ __device__ __forceinline__ void score_role(ClusterSmem<kRows, kRing, kBlocks> &s
     sm90::barrier_arrive(sm90::smem_address(&smem.scored[ring.place]));
     ring.next();
     if (block == work.end - 1) announce_ready(smem);
-    mask_scores<kRows>(s, block * kBlockTokens, p, work);
+    mask_across<kRows>(s, block * kBlockTokens, work.length, work.tile * kRows, p.s_q, p.heads);
 
     float(&maxima)[kScoreWarps][kRows] = smem.warp_values[(block - work.first) % 2];
     float top[C::kCount];

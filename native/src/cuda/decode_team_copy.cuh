@@ -28,6 +28,7 @@ class TableReader {
 __device__ __forceinline__ void load_queries(const TeamMaps &maps, uint32_t target, uint32_t full, int seq, int row, int groups,
                                              uint64_t policy) {
   sm90::barrier_expect_bytes(full, groups * kGroupBytes);
+#pragma unroll 1
   for (int i = 0; i < groups; ++i) {
     sm90::tma_load(target + i * kGroupBytes, &maps.queries, full, 0, row + i * kWarpRows, 0, seq, policy);
   }
@@ -103,15 +104,21 @@ __device__ __forceinline__ void values_role(TeamSmem<kBlocks, kRows> &smem, cons
       waited = true;
     }
     if (share.takes_queries()) {
-      if (leader) {
+      const uint32_t full = sm90::smem_address(&smem.queries_full), read = sm90::smem_address(&smem.queries_read);
+      if constexpr (Smem::kAcross) {
+        if (leader) {
+          sm90::barrier_wait(read, queries_parity ^ 1);
+          load_queries(maps, sm90::smem_address(smem.across.queries), full, share.seq, tile * kRows, 1, again);
+        }
+      } else if (leader) {
         auto last_use = ring;  // the queries take the place of all stages
         for (int i = 0; i < Smem::kValueStages; ++i) {
           sm90::barrier_wait(sm90::smem_address(&smem.values_empty[last_use.place]), last_use.parity ^ 1);
           last_use.next();
         }
-        load_queries(maps, sm90::smem_address(smem.queries), sm90::smem_address(&smem.queries_full), share.seq, tile * kRows,
+        load_queries(maps, sm90::smem_address(smem.queries), full, share.seq, tile * kRows,
                      min(row_groups<kRows>(p, tile), kQueryGroups), again);
-        sm90::barrier_wait(sm90::smem_address(&smem.queries_read), queries_parity);
+        sm90::barrier_wait(read, queries_parity);
       }
       queries_parity ^= 1;
     }
@@ -139,35 +146,53 @@ __device__ __forceinline__ void values_role(TeamSmem<kBlocks, kRows> &smem, cons
   }
 }
 
-// Tells the value warps that a cache block's columns and its weights are there, and whether they have to rescale: they have enough
-// to do between their products.
+// The last cache block's keys past the sequence's end may hold anything, NaN too: 0 x NaN must not reach O.
+template <int kColumns>
+__device__ __forceinline__ void clear_unused_values(uint8_t *columns, int used) {
+  constexpr int kPieces = kColumns / 8;  // of a key, 16 bytes each
+  for (int i = threadIdx.x % 32; i < (kBlockTokens - used) * kPieces; i += 32) {
+    const int key = used + i / kPieces, column = i % kPieces / 8;
+    *reinterpret_cast<int4 *>(columns + (column * kBlockTokens + key) * 128 + i % 8 * 16) = make_int4(0, 0, 0, 0);
+  }
+  sm90::fence_async_proxy();
+}
+
+// Tells the value warps that the columns and the weights of the next cache blocks are there, and whether they have to rescale:
+// they have enough to do between their products.
 template <int kBlocks, int kRows>
 __device__ __forceinline__ void gate_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int tile, int rank) {
   using Smem = TeamSmem<kBlocks, kRows>;
   const uint32_t lane = threadIdx.x % 32, groups = row_groups<kRows>(p, tile);
-  RingPosition<Smem::kValueStages> ring;
+  RingPosition<Smem::kValueStages> ring, turn;
   uint32_t number = 0;
   for (RuleWalk walk(smem.part, p, smem.runs); !walk.done();) {
-    for (const uint32_t end = number + units_of(walk.take()); number < end; ++number) {
-      const uint32_t place = number % Smem::kPlaces, full = sm90::smem_address(&smem.weights_full[place]);
-      if (lane == 0 && number % kBlocks != static_cast<uint32_t>(rank)) {
-        sm90::barrier_expect_bytes(full, groups * kWarpRows * (128 + sizeof(RowNote)));
+    const Share share = walk.take();
+    const uint32_t end = number + units_of(share);
+    const int in_last = share.length - (share.first_step + (units_of(share) - 1) * kStepsPerBlock) * kStepTokens;  // keys
+    while (number < end) {
+      bool moves = false;
+      for (const uint32_t next = number + min(static_cast<uint32_t>(Smem::kAtOnce), end - number); number < next; ++number) {
+        const uint32_t place = number % Smem::kPlaces, full = sm90::smem_address(&smem.weights_full[place]);
+        if (lane == 0 && number % kBlocks != static_cast<uint32_t>(rank)) sm90::barrier_expect_bytes(full, kWeightsBytes<kRows>);
+        sm90::barrier_wait(sm90::smem_address(&smem.values_full[ring.place]), ring.parity);
+        if (number + 1 == end && in_last < kBlockTokens) clear_unused_values<Smem::kColumns>(smem.values[ring.place], in_last);
+        sm90::barrier_wait(full, number / Smem::kPlaces % 2);
+        moves = moves || (lane < groups && smem.places[place].notes[lane * kWarpRows].moves != 0);
+        ring.next();
       }
-      sm90::barrier_wait(sm90::smem_address(&smem.values_full[ring.place]), ring.parity);
-      sm90::barrier_wait(full, number / Smem::kPlaces % 2);
-      const bool moves = __any_sync(~0u, lane < groups && smem.notes[place][lane * kWarpRows].moves != 0);
-      if (lane == 0) smem.rescales[ring.place] = moves;
-      sm90::barrier_arrive(sm90::smem_address(&smem.ready[ring.place]));
-      ring.next();
+      moves = __any_sync(~0u, moves);
+      if (lane == 0) smem.rescales[turn.place] = moves;
+      sm90::barrier_arrive(sm90::smem_address(&smem.ready[turn.place]));
+      turn.next();
     }
   }
 }
 
 // Sends P of the block's own cache blocks to the others.
 template <int kBlocks, int kRows>
-__device__ __forceinline__ void send_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int tile, int rank) {
+__device__ __forceinline__ void send_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int rank) {
   using Smem = TeamSmem<kBlocks, kRows>;
-  const int to = threadIdx.x % 32, rows = row_groups<kRows>(p, tile) * kWarpRows;
+  const int to = threadIdx.x % 32;
   uint32_t unit = 0;
   for (RuleWalk walk(smem.part, p, smem.runs); !walk.done();) {
     const Share share = walk.take();
@@ -180,10 +205,8 @@ __device__ __forceinline__ void send_role(TeamSmem<kBlocks, kRows> &smem, const 
       if (to == rank) {
         sm90::barrier_arrive(full);
       } else if (to < kBlocks) {
-        const uint32_t weights = sm90::smem_address(smem.weights[place]), notes = sm90::smem_address(smem.notes[place]);
-        const uint32_t barrier = sm90::remote_address(full, to);
-        sm90::bulk_store_remote(sm90::remote_address(notes, to), notes, rows * sizeof(RowNote), barrier);
-        sm90::bulk_store_remote(sm90::remote_address(weights, to), weights, rows * 128, barrier);
+        const uint32_t weights = sm90::smem_address(&smem.places[place]), barrier = sm90::remote_address(full, to);
+        sm90::bulk_store_remote(sm90::remote_address(weights, to), weights, kWeightsBytes<kRows>, barrier);
       }
       __syncwarp();
     }

@@ -3,7 +3,8 @@
 // There a split is long, and has to be computed as one thread block would, key after key. What can be shared out without changing
 // a bit is shared out among the blocks of a cluster, a team: of every kBlocks-th cache block each computes S, the maxima of its
 // rows and P, which go to all; then each adds up its columns of O += P V, over all keys. Roles:
-//   score   a warpgroup: the queries in registers, S = Q K^T of the block's own cache blocks, the softmax, P to all blocks
+//   score   a warpgroup: S of the block's own cache blocks, the softmax, P to all blocks. Of 64 rows the queries are in registers;
+//           of sixteen the products are swapped (decode_team_across.cuh), so that all of the tensor cores and of the warps is used
 //   value   a warpgroup: 64 x 512 / kBlocks of O += P V
 //   copy    four warps (decode_team_copy.cuh): keys of the own cache blocks; queries and the columns of all keys; P to the others;
 //           word to the value warps that columns and P of a cache block are there
@@ -12,6 +13,7 @@
 // and its P take in the shared memory of every block.
 #pragma once
 
+#include "decode_team_across.cuh"
 #include "decode_team_copy.cuh"
 
 namespace mla::cuda::team {
@@ -21,8 +23,8 @@ namespace mla::cuda::team {
 using AllQueries = uint32_t[kHeadDim / 16][4];
 
 // Takes the queries into registers.
-template <int kBlocks, int kRows>
-__device__ __forceinline__ void take_queries(TeamSmem<kBlocks, kRows> &smem, AllQueries &q, KeyUses &uses, uint32_t parity,
+template <int kBlocks>
+__device__ __forceinline__ void take_queries(TeamSmem<kBlocks, kTileRows> &smem, AllQueries &q, KeyUses &uses, uint32_t parity,
                                              int groups) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = lane % 16;
   const bool by_keys = warp >= kQueryGroups;
@@ -46,9 +48,9 @@ __device__ __forceinline__ void take_queries(TeamSmem<kBlocks, kRows> &smem, All
   uses.parity[1] ^= 1;
 }
 
-// S = Q K^T of two steps, the products of each in the order of decode_score.cuh's. The keys always lie in the same place: their
+// S = Q K^T of a cache block, the products in the order of decode_score.cuh's. The keys always lie in the same place: their
 // descriptors are of uniform registers then, which products otherwise wait for.
-__device__ __forceinline__ void multiply_steps(float (&s)[kStepsPerBlock][16], const AllQueries &q, const uint8_t *places) {
+__device__ __forceinline__ void multiply_keys(float (&s)[kStepsPerBlock][16], const AllQueries &q, const uint8_t *places) {
   const uint64_t keys = sm90::swizzled_descriptor(sm90::smem_address(places), 0, kAtomRowBytes);
   sm90::hold(s[0]);
   sm90::hold(s[1]);
@@ -56,10 +58,7 @@ __device__ __forceinline__ void multiply_steps(float (&s)[kStepsPerBlock][16], c
 #pragma unroll
   for (int n = 0; n < kHeadDim / 16; ++n) {
     const int i = slice_of_product(n);
-#pragma unroll
-    for (int step = 0; step < kStepsPerBlock; ++step) {
-      sm90::wgmma_m64n32k16_ra(s[step], q[i], sm90::advance(keys, step * kStageBytes + i / 4 * kAtomBytes + i % 4 * 32), n > 0);
-    }
+    sm90::wgmma_m64n64k16_ra(s, q[i], sm90::advance(keys, i / 4 * kAtomBytes + i % 4 * 32), n > 0);
   }
   sm90::wgmma_commit();
   sm90::wgmma_wait<0>();
@@ -67,24 +66,15 @@ __device__ __forceinline__ void multiply_steps(float (&s)[kStepsPerBlock][16], c
   sm90::hold(s[1]);
 }
 
-// The running maxima of this thread's two rows, as decode_score.cuh's Weigher moves them.
-struct Maxima {
-  float of[2];
-  float threshold;
-  __device__ explicit Maxima(float scale_log2) : of{-INFINITY, -INFINITY}, threshold(kMaximumSlack / scale_log2) {}
-  __device__ bool grows(int r, float top) const { return top > of[r] + threshold; }
-  __device__ void take(int r, float top) { of[r] = grows(r, top) ? top : of[r]; }
-};
-
-template <int kBlocks, int kRows>
-__device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int tile, int rank) {
-  using Smem = TeamSmem<kBlocks, kRows>;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, groups = row_groups<kRows>(p, tile);
+// Of 64 query rows. decode_team_across.cuh has that of sixteen.
+template <int kBlocks>
+__device__ __forceinline__ void score_role(TeamSmem<kBlocks, kTileRows> &smem, const DecodeParams &p, int tile, int rank) {
+  using Smem = TeamSmem<kBlocks, kTileRows>;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, groups = row_groups<kTileRows>(p, tile);
   const bool has_rows = warp < groups;
-  const int group = warp % Smem::kGroups;  // whose rows a warp without rows reads as well
-  const int row = group * kWarpRows + lane / 4, row_pair = group * (kWarpRows / 2) + lane / 4;  // and the row eight below it
+  const int row = warp * kWarpRows + lane / 4, row_pair = warp * (kWarpRows / 2) + lane / 4;  // and the row eight below it
   // Where this lane's row of a place of P begins, to be combined with a 16-byte piece of it by exclusive or: that is the swizzle.
-  const int stored_row = group * kWarpRows + lane % 16;
+  const int stored_row = warp * kWarpRows + lane % 16;
   const uint32_t row_offset = stored_row * 128 + ((stored_row % 8) ^ (lane / 16)) * 16;
   KeyUses uses;
   uint32_t queries_parity = 0;
@@ -95,39 +85,14 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
     const Share share = walk.take();
     if (share.empty()) continue;
     if (share.takes_queries()) {
-      take_queries<kBlocks, kRows>(smem, q, uses, queries_parity, groups);
+      take_queries(smem, q, uses, queries_parity, groups);
       queries_parity ^= 1;
     }
-    Maxima maxima(p.scale_log2);
+    Maxima<1> maxima(p.scale_log2);
     const uint32_t end = unit + units_of(share);
     uint32_t seen = unit;
-    // Takes in the maxima of others' cache blocks up to `to`, at most 2 kBlocks. A lane waits for one of them.
-    auto catch_up = [&](uint32_t to) {
-      const uint32_t mine = seen + lane;
-      if (mine < to) {
-        const uint32_t full = sm90::smem_address(&smem.tops_full[mine % Smem::kTopPlaces]);
-        if (warp == 0) sm90::barrier_expect_bytes(full, groups * (kWarpRows / 2) * sizeof(float4));
-        sm90::barrier_wait(full, mine / Smem::kTopPlaces % 2);
-      }
-      __syncwarp();
-      // Seldom does one of them grow: then one after the other.
-      float top[2] = {-INFINITY, -INFINITY};
-#pragma unroll 4
-      for (uint32_t i = seen; i < to; ++i) {
-        const float4 tops = smem.tops[i % Smem::kTopPlaces][row_pair];
-        top[0] = fmaxf(top[0], fmaxf(tops.x, tops.y));
-        top[1] = fmaxf(top[1], fmaxf(tops.z, tops.w));
-      }
-      if (__any_sync(~0u, maxima.grows(0, top[0]) || maxima.grows(1, top[1]))) {
-#pragma unroll 4
-        for (uint32_t i = seen; i < to; ++i) {
-          const float4 tops = smem.tops[i % Smem::kTopPlaces][row_pair];
-          maxima.take(0, tops.x);
-          maxima.take(0, tops.y);
-          maxima.take(1, tops.z);
-          maxima.take(1, tops.w);
-        }
-      }
+    auto catch_up_to = [&](uint32_t to) {
+      catch_up(smem, maxima, seen, to, row_pair, groups * (kWarpRows / 2));
       seen = max(seen, to);
     };
 
@@ -139,12 +104,12 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
         sm90::barrier_wait(sm90::smem_address(&smem.keys_full[step]), uses.parity[step]);
         uses.parity[step] ^= 1;
       }
-      multiply_steps(s, q, smem.keys[0]);
+      multiply_keys(s, q, smem.keys[0]);
       if (lane < kStepsPerBlock) sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[lane]));
 #pragma unroll
       for (int step = 0; step < kStepsPerBlock; ++step) {
         // The second of one step alone lies beyond the sequence.
-        mask_scores(s[step], (first_step + step) * kStepTokens, share.length, p, tile * kRows);
+        mask_scores(s[step], (first_step + step) * kStepTokens, share.length, p, tile * kTileRows);
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           top[step][r] = s[step][2 * r];
@@ -167,23 +132,20 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
                              sm90::remote_address(full, to));
         }
       }
-      catch_up(mine);
+      catch_up_to(mine);
       seen = mine + 1;
 
       const uint32_t place = mine % Smem::kPlaces;
       sm90::barrier_wait(sm90::smem_address(&smem.weights_free[place]), mine / Smem::kPlaces % 2 ^ 1);
       if (has_rows) {
-        const uint32_t target = sm90::smem_address(smem.weights[place]) + row_offset;
+        const uint32_t target = sm90::smem_address(smem.places[place].weights) + row_offset;
         float rescale[kStepsPerBlock][2];
 #pragma unroll
         for (int step = 0; step < kStepsPerBlock; ++step) {
           float base[2], sum[2];
 #pragma unroll
           for (int r = 0; r < 2; ++r) {
-            const float before = maxima.of[r];
-            const bool grown = maxima.grows(r, top[step][r]);
-            maxima.take(r, top[step][r]);
-            rescale[step][r] = grown ? sm90::exp2_approx((before - top[step][r]) * p.scale_log2) : 1.0f;
+            rescale[step][r] = maxima.take_and_rescale(r, top[step][r], p.scale_log2);
             base[r] = maxima.of[r] == -INFINITY ? 0.0f : -maxima.of[r] * p.scale_log2;
           }
           uint32_t packed[4];
@@ -203,7 +165,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
             }
           }
 #pragma unroll
-          for (int r = 0; r < 2; ++r) smem.notes[place][row + 8 * r].sums[step][lane % 4] = sum[r];
+          for (int r = 0; r < 2; ++r) smem.places[place].notes[row + 8 * r].sums[step][lane % 4] = sum[r];
         }
         bool moves = false;
 #pragma unroll
@@ -212,40 +174,27 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kRows> &smem, const
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           if (lane % 4 > 0) continue;
-          *reinterpret_cast<float4 *>(&smem.notes[place][row + 8 * r]) =
+          *reinterpret_cast<float4 *>(&smem.places[place].notes[row + 8 * r]) =
               make_float4(rescale[0][r], rescale[1][r], maxima.of[r], __int_as_float(moves));
         }
       }
       sm90::fence_async_proxy();
       sm90::barrier_arrive(sm90::smem_address(&smem.weights_ready[place]));
     }
-    catch_up(end);
+    catch_up_to(end);
     unit = end;
   }
 }
 
 // ---- value ------------------------------------------------------------------------------------------------------------
 
-// The last cache block's keys past the sequence's end may hold anything, NaN too: 0 x NaN must not reach O.
-template <int kColumns>
-__device__ __forceinline__ void clear_unused_values(uint8_t *columns, int used, uint32_t sync_id) {
-  constexpr int kPieces = kColumns / 8;  // of a key, 16 bytes each
-  for (int i = threadIdx.x % 128; i < (kBlockTokens - used) * kPieces; i += 128) {
-    const int key = used + i / kPieces, column = i % kPieces / 8;
-    *reinterpret_cast<int4 *>(columns + (column * kBlockTokens + key) * 128 + i % 8 * 16) = make_int4(0, 0, 0, 0);
-  }
-  sm90::fence_async_proxy();
-  sm90::warpgroup_sync(sync_id);
-}
-
 template <int kBlocks, int kRows>
 __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const DecodeParams &p, int tile, int rank) {
   using Smem = TeamSmem<kBlocks, kRows>;
   constexpr int kCount = Smem::kColumns / 2;  // accumulators of a thread
-  constexpr bool kAtOnce = Smem::kValueStages < 6;  // stages are so few that each is needed as soon as its products are done
-  const int lane = threadIdx.x % 32;
-  const int row = threadIdx.x / 32 % Smem::kGroups * kWarpRows + lane / 4;
-  RingPosition<Smem::kValueStages> ring;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const int row = warp % (kRows / kWarpRows) * kWarpRows + lane / 4;
+  RingPosition<Smem::kValueStages> ring, turn, oldest;
   float o[kCount];
   uint32_t number = 0;  // of all cache blocks
 
@@ -256,11 +205,6 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
   auto finish = [&] {
     sm90::wgmma_wait<0>();
     sm90::hold(o);
-  };
-  RingPosition<Smem::kValueStages> oldest;
-  auto release = [&] {
-    sm90::barrier_arrive(sm90::smem_address(&smem.values_empty[oldest.place]));
-    oldest.next();
   };
   auto scale = [&](float upper, float lower) {
 #pragma unroll
@@ -273,13 +217,13 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
     float sum[2] = {0.0f, 0.0f}, maximum[2] = {-INFINITY, -INFINITY};
 #pragma unroll
     for (int i = 0; i < kCount; ++i) o[i] = 0.0f;
-    int used = share.length - share.first_step * kStepTokens;  // keys from this cache block on
-    for (; number < end; ++number, used -= kBlockTokens) {
-      const uint32_t place = number % Smem::kPlaces;
-      sm90::barrier_wait(sm90::smem_address(&smem.ready[ring.place]), ring.parity);
-      if (used < kBlockTokens) clear_unused_values<Smem::kColumns>(smem.values[ring.place], used, kValueSync);
-      const RowNote *notes = smem.notes[place] + row;
-      const bool rescales = smem.rescales[ring.place] != 0;
+    struct Operands {
+      uint64_t weights, values;
+    };
+    // Of the next cache block; takes note of its weights.
+    auto next = [&] {
+      const uint32_t place = number++ % Smem::kPlaces;
+      const RowNote *notes = smem.places[place].notes + row;
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const float4 head = *reinterpret_cast<const float4 *>(&notes[8 * r]);
@@ -287,42 +231,53 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
         sum[r] = __fadd_rn(__fmul_rn(sum[r], head.x), notes[8 * r].sums[0][lane % 4]);
         sum[r] = __fadd_rn(__fmul_rn(sum[r], head.y), notes[8 * r].sums[1][lane % 4]);
       }
-      const uint64_t weights = sm90::swizzled_descriptor(sm90::smem_address(smem.weights[place]), 0);
-      const uint64_t values = sm90::swizzled_descriptor(sm90::smem_address(smem.values[ring.place]), kBlockTokens * 128);
-      auto multiply = [&](int step) {
+      const uint32_t values = sm90::smem_address(smem.values[ring.place]);
+      ring.next();
+      return Operands{sm90::swizzled_descriptor(sm90::smem_address(smem.places[place].weights), 0),
+                      sm90::swizzled_descriptor(values, kBlockTokens * 128)};
+    };
+    auto multiply = [&](const Operands &operands, int step) {
 #pragma unroll
-        for (int k = 2 * step; k < 2 * step + 2; ++k) {
-          sm90::wgmma_m64k16<0, 1>(o, sm90::advance(weights, k * 32), sm90::advance(values, k * 2048));
-        }
-      };
+      for (int k = 2 * step; k < 2 * step + 2; ++k) {
+        sm90::wgmma_m64k16<0, 1>(o, sm90::advance(operands.weights, k * 32), sm90::advance(operands.values, k * 2048));
+      }
+    };
+    while (number < end) {
+      const int units = min(Smem::kAtOnce, static_cast<int>(end - number));
+      sm90::barrier_wait(sm90::smem_address(&smem.ready[turn.place]), turn.parity);
       // All warps or none rescale between products, which they start together. Of one step alone the second one's weights are 0,
       // and its values have been cleared.
-      if (__any_sync(~0u, rescales)) {
+      if (__any_sync(~0u, smem.rescales[turn.place] != 0)) {
+#pragma unroll 1
+        for (int i = 0; i < units; ++i) {
+          const RowNote *notes = smem.places[number % Smem::kPlaces].notes + row;
+          const Operands operands = next();
 #pragma unroll
-        for (int step = 0; step < kStepsPerBlock; ++step) {
-          finish();
-          scale(notes[0].rescale[step], notes[8].rescale[step]);
-          start();
-          multiply(step);
-          sm90::wgmma_commit();
+          for (int step = 0; step < kStepsPerBlock; ++step) {
+            finish();
+            scale(notes[0].rescale[step], notes[8].rescale[step]);
+            start();
+            multiply(operands, step);
+            sm90::wgmma_commit();
+          }
         }
       } else {
         start();
-        multiply(0);
-        multiply(1);
+#pragma unroll 1
+        for (int i = 0; i < units; ++i) {
+          const Operands operands = next();
+          multiply(operands, 0);
+          multiply(operands, 1);
+        }
         sm90::wgmma_commit();
       }
-      ring.next();
-      if constexpr (kAtOnce) {
-        finish();
-        release();
-      } else if (number > begin) {
-        sm90::wgmma_wait<1>();  // those before are done
-        release();
+      finish();
+      for (int i = 0; i < units; ++i) {
+        sm90::barrier_arrive(sm90::smem_address(&smem.values_empty[oldest.place]));
+        oldest.next();
       }
+      turn.next();
     }
-    finish();
-    if (!kAtOnce && begin < end) release();
 
     ShareRows rows;
 #pragma unroll
@@ -331,11 +286,13 @@ __device__ __forceinline__ void value_role(TeamSmem<kBlocks, kRows> &smem, const
       sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
       rows.factor[r] = inverse_sum(sum[r]);
     }
-    store_output(o, rows, share.whole(), p, share, first_row<kRows>(p, tile), rank * Smem::kColumns);
-    if (rank > 0) continue;
+    // All warps have the sums of sixteen rows: there one that has no output to store.
+    if (rank == 0 && (!Smem::kAcross || warp == 1)) {
 #pragma unroll
-    for (int r = 0; r < 2; ++r) rows.lse2[r] = lse2_of(maximum[r], sum[r], p.scale_log2);
-    store_lse(p, share, first_row<kRows>(p, tile), rows, share.whole());
+      for (int r = 0; r < 2; ++r) rows.lse2[r] = lse2_of(maximum[r], sum[r], p.scale_log2);
+      store_lse(p, share, Smem::kAcross ? tile * kRows : first_row<kRows>(p, tile), rows, share.whole());
+    }
+    store_output(o, rows, share.whole(), p, share, first_row<kRows>(p, tile), rank * Smem::kColumns);
   }
 }
 
@@ -365,7 +322,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     barrier_init(smem_address(&smem.queries_full), 1);
     // Where what is read or written is not the tensor cores' and the copy engine's alone, every thread arrives, not one a warp:
     // racecheck does not follow __syncwarp.
-    barrier_init(smem_address(&smem.queries_read), kQueryGroups * 32);
+    barrier_init(smem_address(&smem.queries_read), Smem::kQueryReaders);
     for (int i = 0; i < Smem::kValueStages; ++i) {
       barrier_init(smem_address(&smem.values_full[i]), 1);
       barrier_init(smem_address(&smem.values_empty[i]), 128);
@@ -387,7 +344,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   sm90::cluster_sync();
   if (warpgroup == 0) {
     sm90::take_registers<224>();
-    score_role<kBlocks, kRows>(smem, p, tile, rank);
+    if constexpr (Smem::kAcross) score_across_role(smem, p, tile, rank);
+    else score_role(smem, p, tile, rank);
   } else if (warpgroup == 1) {
     sm90::take_registers<208>();
     sm90::wait_for_previous_kernel();
@@ -397,7 +355,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
     if (warp == 0) keys_role<kBlocks, kRows>(smem, maps, p, tile, rank);
     else if (warp == 1) values_role<kBlocks, kRows>(smem, maps, p, tile, rank);
-    else if (warp == 2) send_role<kBlocks, kRows>(smem, p, tile, rank);
+    else if (warp == 2) send_role<kBlocks, kRows>(smem, p, rank);
     else gate_role<kBlocks, kRows>(smem, p, tile, rank);
   }
   sm90::cluster_leave();

@@ -5,7 +5,7 @@
 //   decode_test small                         a few small cases, for compute-sanitizer
 //   decode_test bench [matmul TFLOP/s [row...]]  the baseline's 42 rows, or some of them; the ceiling of a BF16 product, measured
 //                                             elsewhere in the same session, enters the floor; `fixed` is the time with the
-//                                             deterministic plan over the time without
+//                                             deterministic plan over the time without, replays of both in turn
 //   decode_test sustained [...]               the same one row after the other, at the clock that the power limit leaves
 
 #include <algorithm>
@@ -211,17 +211,21 @@ int bench(double matmul_tflops, bool rested, const std::vector<int> &only_rows) 
     DecodeCase shape = {row.batch, row.s_q, row.heads, baseline_lengths(row.batch, row.s_q, row.mean)};
     double tokens = 0;
     for (int length : shape.lengths) tokens += length;
-    auto time = [&](bool deterministic) {
-      shape.deterministic = deterministic;
-      DecodeCall call(shape, 11);
-      call.plan(stream);
-      CHECK_CUDA(cudaStreamSynchronize(stream));
-      std::this_thread::sleep_for(rest);
-      return median_graph_time(stream, replays, [&] {
-        for (int i = 0; i < kCalls; ++i) call.decode(stream);
-      }) / kCalls;
+    DecodeCall call(shape, 11);
+    shape.deterministic = true;
+    DecodeCall deterministic(shape, 11);
+    call.plan(stream);
+    deterministic.plan(stream);
+    CHECK_CUDA(cudaStreamSynchronize(stream));
+    auto calls = [&](DecodeCall &which) {
+      return [&] {
+        for (int i = 0; i < kCalls; ++i) which.decode(stream);
+      };
     };
-    double us = time(false), fixed = time(true) / us;
+    std::this_thread::sleep_for(rest);
+    const double us = median_graph_time(stream, replays, calls(call)) / kCalls;
+    std::this_thread::sleep_for(rest);
+    const double fixed = median_graph_ratio(stream, replays, calls(call), calls(deterministic));
     double flops = 2.0 * row.heads * row.s_q * tokens * (576 + 512);
     double bytes = 2.0 * (static_cast<double>(row.batch) * row.s_q * row.heads * (576 + 512) + tokens * 576);
     double floor_us = std::max(bytes / read_gbps / 1e3, flops / matmul_tflops / 1e6);

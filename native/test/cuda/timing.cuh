@@ -39,29 +39,67 @@ void run_and_wait(cudaStream_t stream, bool in_graph, Work work) {
   CHECK_CUDA(cudaGraphExecDestroy(executable));
 }
 
-// Median time of a replay in microseconds, after three that do not count.
+inline float median(std::vector<float> values) {
+  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
+  return values[values.size() / 2];
+}
+
+// Work captured in a graph, to be timed.
+class TimedGraph {
+ public:
+  template <typename Work>
+  TimedGraph(cudaStream_t stream, Work work) : stream_(stream), executable_(capture(stream, work)) {
+    CHECK_CUDA(cudaEventCreate(&begin_));
+    CHECK_CUDA(cudaEventCreate(&end_));
+  }
+  ~TimedGraph() {
+    CHECK_CUDA(cudaEventDestroy(begin_));
+    CHECK_CUDA(cudaEventDestroy(end_));
+    CHECK_CUDA(cudaGraphExecDestroy(executable_));
+  }
+  TimedGraph(const TimedGraph &) = delete;
+  TimedGraph &operator=(const TimedGraph &) = delete;
+  // Of one replay, in microseconds.
+  float time() {
+    CHECK_CUDA(cudaEventRecord(begin_, stream_));
+    CHECK_CUDA(cudaGraphLaunch(executable_, stream_));
+    CHECK_CUDA(cudaEventRecord(end_, stream_));
+    CHECK_CUDA(cudaEventSynchronize(end_));
+    float milliseconds;
+    CHECK_CUDA(cudaEventElapsedTime(&milliseconds, begin_, end_));
+    return milliseconds * 1e3f;
+  }
+
+ private:
+  cudaStream_t stream_;
+  cudaGraphExec_t executable_;
+  cudaEvent_t begin_, end_;
+};
+
+constexpr int kWarmUpReplays = 3;  // do not count
+
+// Median time of a replay in microseconds.
 template <typename Work>
 double median_graph_time(cudaStream_t stream, int replays, Work work) {
-  constexpr int kWarmUp = 3;
-  cudaGraphExec_t executable = capture(stream, work);
-  cudaEvent_t begin, end;
-  CHECK_CUDA(cudaEventCreate(&begin));
-  CHECK_CUDA(cudaEventCreate(&end));
+  TimedGraph graph(stream, work);
   std::vector<float> times;
-  for (int i = 0; i < replays + kWarmUp; ++i) {
-    CHECK_CUDA(cudaEventRecord(begin, stream));
-    CHECK_CUDA(cudaGraphLaunch(executable, stream));
-    CHECK_CUDA(cudaEventRecord(end, stream));
-    CHECK_CUDA(cudaEventSynchronize(end));
-    float milliseconds;
-    CHECK_CUDA(cudaEventElapsedTime(&milliseconds, begin, end));
-    if (i >= kWarmUp) times.push_back(milliseconds);
+  for (int i = -kWarmUpReplays; i < replays; ++i) {
+    const float time = graph.time();
+    if (i >= 0) times.push_back(time);
   }
-  CHECK_CUDA(cudaEventDestroy(begin));
-  CHECK_CUDA(cudaEventDestroy(end));
-  CHECK_CUDA(cudaGraphExecDestroy(executable));
-  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
-  return times[times.size() / 2] * 1e3;
+  return median(times);
+}
+
+// Median of a replay's time over that of one of `base` right before it, so that both run at the same clock.
+template <typename Base, typename Work>
+double median_graph_ratio(cudaStream_t stream, int replays, Base base, Work work) {
+  TimedGraph base_graph(stream, base), graph(stream, work);
+  std::vector<float> ratios;
+  for (int i = -kWarmUpReplays; i < replays; ++i) {
+    const float base_time = base_graph.time(), ratio = graph.time() / base_time;
+    if (i >= 0) ratios.push_back(ratio);
+  }
+  return median(ratios);
 }
 
 template <int kLoads>
