@@ -71,8 +71,8 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   // Where a part has about one sequence or more, most of what is cut is in two, and one half is there long before the other.
   shape.joins = !deterministic && args.batch * 4 >= shape.parts * 3;
   // All measured: docs/kernels.md.
-  shape.sequence_overhead = many_rows ? 2 : shape.joins ? 0 : 1;
-  shape.split_overhead = many_rows ? 1 : 3;
+  shape.sequence_overhead = many_rows ? (deterministic ? 4 : 2) : shape.joins ? 0 : 1;
+  shape.split_overhead = !many_rows ? 3 : deterministic ? 4 : 1;
   shape.least_steps = many_rows ? 3 : 1;
   shape.least_piece = 2;
   shape.rule = deterministic ? deterministic_rule(shape.rows) : SplitRule{};

@@ -1,7 +1,7 @@
 // The deterministic plan: shares out splits that follow from the lengths alone (SplitRule) so that the parts cost alike. Which
 // part has a split does not matter for its result, so any part may have any. First the splits of full size, consecutive ones
-// to a part, since those of one sequence share its queries; then the others one by one, the longest first, each to the fullest part
-// that does not get more than its share by it, or else to the part that has least.
+// to a part, since those of one sequence share its queries; then the others one by one, the longest first, each to the part
+// that has least so far.
 
 #include <cuda_runtime.h>
 
@@ -13,8 +13,7 @@ namespace mla::cuda {
 namespace {
 
 constexpr int kMostSteps = 511;  // of a split that is not of full size
-constexpr int kGreedy = 384;     // of those, so many, the shortest, go where there is room; the others are dealt out
-constexpr int kSlack = 256;      // a part's share is what it would have if all had the same, and one kSlackth of it
+constexpr int kGreedy = 384;     // of those, so many, the shortest, go to the part that has least; the others are dealt out
 constexpr int kLaneParts = 5;
 constexpr int kMostParts = 32 * kLaneParts;
 constexpr int kPartBits = 9;
@@ -48,7 +47,6 @@ struct Smem {
   uint16_t part[kGreedy];   // of each of the last splits
   uint16_t place[kGreedy];  // how many of them the same part has before it
   int jobs;
-  int total, most;  // of all parts; of a part by its splits of full size
 };
 
 // The plan of one call; splits that are not of full size are known by their rank, the longest first.
@@ -80,31 +78,29 @@ struct RulePlan {
     }
   }
 
-  // By one warp: gives the splits from rank `dealt` on to the parts.
+  // By one warp: gives the splits from rank `dealt` on to the parts, each to the one that has least.
   __device__ void hand_out() const {
-    constexpr int kBeyond = 1 << (31 - kPartBits);  // more than any load; what parts have that there are not
-    const int lane = threadIdx.x, even = (s.total + p.part_count - 1) / p.part_count, share = max(s.most, even + even / kSlack);
-    int load[kLaneParts], taken[kLaneParts] = {};
+    const int lane = threadIdx.x;
+    uint32_t keys[kLaneParts];  // a part's load, then its number
+    int taken[kLaneParts] = {};
 #pragma unroll
-    for (int i = 0; i < kLaneParts; ++i) load[i] = i * 32 + lane < p.part_count ? s.load[i * 32 + lane] : kBeyond - 1;
-    int shorter = first_beyond(s.rank_ends, 0, kMostSteps + 1, dealt);  // steps less than kMostSteps
+    for (int i = 0; i < kLaneParts; ++i) {
+      const int part = i * 32 + lane;
+      keys[i] = part < p.part_count ? static_cast<uint32_t>(s.load[part]) << kPartBits | part : ~0u;
+    }
+    int shorter = 0;  // steps less than kMostSteps
     for (int rank = dealt; rank < count; ++rank) {
       while (s.rank_ends[shorter] <= rank) ++shorter;
-      const int more = cost(kMostSteps - shorter), room = share - more;
-      // What is left of a part's share then or, where it is not enough, its load; then its number.
-      uint32_t least = ~0u;
+      uint32_t least = keys[0];
+#pragma unroll
+      for (int i = 1; i < kLaneParts; ++i) least = min(least, keys[i]);
+      least = __reduce_min_sync(~0u, least);
 #pragma unroll
       for (int i = 0; i < kLaneParts; ++i) {
-        const uint32_t left = load[i] <= room ? room - load[i] : kBeyond + load[i];
-        least = min(least, left << kPartBits | (i * 32 + lane));
-      }
-      const int part = __reduce_min_sync(~0u, least) % (1 << kPartBits);
-#pragma unroll
-      for (int i = 0; i < kLaneParts; ++i) {
-        if (i * 32 + lane != part) continue;
-        s.part[rank - dealt] = part;
+        if (keys[i] != least) continue;
+        s.part[rank - dealt] = i * 32 + lane;
         s.place[rank - dealt] = taken[i]++;
-        load[i] += more;
+        keys[i] += static_cast<uint32_t>(cost(kMostSteps - shorter)) << kPartBits;
       }
     }
 #pragma unroll
@@ -121,17 +117,14 @@ __global__ void __launch_bounds__(kPlanThreads) rule_plan_kernel(RulePlanParams 
   RulePlan plan = {p, s, full_ends};
 
   for (int i = thread; i <= kMostSteps; i += kPlanThreads) s.rank_ends[i] = 0;
-  if (thread == 0) s.jobs = s.total = s.most = p.splits[0] = 0;
+  if (thread == 0) s.jobs = p.splits[0] = 0;
   __syncthreads();
   for (int b = thread; b < p.batch; b += kPlanThreads) {
     const Splitting splitting = plan.splitting(b);
     full_ends[b] = splitting.full;
     p.splits[b + 1] = splitting.splits;
     if (splitting.splits > 1) p.jobs[atomicAdd(&s.jobs, 1)] = {b, splitting.splits};
-    for (int i = splitting.full; i < splitting.splits; ++i) {
-      atomicAdd(&s.rank_ends[kMostSteps - splitting.steps_in(i)], 1);
-      atomicAdd(&s.total, plan.cost(splitting.steps_in(i)));
-    }
+    for (int i = splitting.full; i < splitting.splits; ++i) atomicAdd(&s.rank_ends[kMostSteps - splitting.steps_in(i)], 1);
   }
   __syncthreads();
   prefix_sum(full_ends, p.batch, s.totals);
@@ -147,8 +140,6 @@ __global__ void __launch_bounds__(kPlanThreads) rule_plan_kernel(RulePlanParams 
       ++runs;
     });
     s.load[part] = load;
-    atomicAdd(&s.total, load);
-    atomicMax(&s.most, load);
     s.runs[part] = runs;  // before the others
     s.run_ends[part] = runs + plan.dealt / p.part_count;
   }

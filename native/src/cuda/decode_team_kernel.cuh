@@ -48,8 +48,7 @@ __device__ __forceinline__ void take_queries(TeamSmem<kBlocks, kTileRows> &smem,
   uses.parity[1] ^= 1;
 }
 
-// S = Q K^T of a cache block, the products in the order of decode_score.cuh's. The keys always lie in the same place: their
-// descriptors are of uniform registers then, which products otherwise wait for.
+// S = Q K^T of a cache block, the products in the order of decode_score.cuh's.
 __device__ __forceinline__ void multiply_keys(float (&s)[kStepsPerBlock][16], const AllQueries &q, const uint8_t *places) {
   const uint64_t keys = sm90::swizzled_descriptor(sm90::smem_address(places), 0, kAtomRowBytes);
   sm90::hold(s[0]);

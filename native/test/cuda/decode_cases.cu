@@ -354,6 +354,13 @@ void DecodeCall::plan(cudaStream_t stream) {
   require_ok(cuda::plan(args_.plan, args_.seq_lens, args_.tiles, args_.splits, multiprocessors(), stream, error), error);
 }
 
+void DecodeCall::plan_deterministically(cudaStream_t stream) {
+  args_.plan.flags = MLA_PLAN_DETERMINISTIC;
+  allocate_plan(args_);
+  CHECK_CUDA(cudaDeviceSynchronize());  // the memset of the workspace
+  plan(stream);
+}
+
 void DecodeCall::decode(cudaStream_t stream) {
   std::string error;
   require_ok(cuda::decode(args_, multiprocessors(), stream, error), error);

@@ -37,6 +37,8 @@ class DecodeCall {
   DecodeCall &operator=(const DecodeCall &) = delete;
 
   void plan(cudaStream_t stream);
+  // From now on with the deterministic plan, in memory of its own: what has been captured keeps the plan that it had.
+  void plan_deterministically(cudaStream_t stream);
   void decode(cudaStream_t stream);
   // Takes the keys of this step's tokens, the last s_q of each sequence, out of the cache, and writes them anew by a kernel that
   // lets what follows on the stream start before it has done so.

@@ -212,20 +212,19 @@ int bench(double matmul_tflops, bool rested, const std::vector<int> &only_rows) 
     double tokens = 0;
     for (int length : shape.lengths) tokens += length;
     DecodeCall call(shape, 11);
-    shape.deterministic = true;
-    DecodeCall deterministic(shape, 11);
-    call.plan(stream);
-    deterministic.plan(stream);
-    CHECK_CUDA(cudaStreamSynchronize(stream));
-    auto calls = [&](DecodeCall &which) {
-      return [&] {
-        for (int i = 0; i < kCalls; ++i) which.decode(stream);
-      };
+    auto calls = [&] {
+      for (int i = 0; i < kCalls; ++i) call.decode(stream);
     };
+    call.plan(stream);
+    CHECK_CUDA(cudaStreamSynchronize(stream));
+    TimedGraph by_load(stream, calls);
     std::this_thread::sleep_for(rest);
-    const double us = median_graph_time(stream, replays, calls(call)) / kCalls;
+    const double us = median_time(by_load, replays) / kCalls;
+    call.plan_deterministically(stream);
+    CHECK_CUDA(cudaStreamSynchronize(stream));
+    TimedGraph deterministic(stream, calls);
     std::this_thread::sleep_for(rest);
-    const double fixed = median_graph_ratio(stream, replays, calls(call), calls(deterministic));
+    const double fixed = median_ratio(deterministic, by_load, replays);
     double flops = 2.0 * row.heads * row.s_q * tokens * (576 + 512);
     double bytes = 2.0 * (static_cast<double>(row.batch) * row.s_q * row.heads * (576 + 512) + tokens * 576);
     double floor_us = std::max(bytes / read_gbps / 1e3, flops / matmul_tflops / 1e6);

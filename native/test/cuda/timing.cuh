@@ -79,9 +79,7 @@ class TimedGraph {
 constexpr int kWarmUpReplays = 3;  // do not count
 
 // Median time of a replay in microseconds.
-template <typename Work>
-double median_graph_time(cudaStream_t stream, int replays, Work work) {
-  TimedGraph graph(stream, work);
+inline double median_time(TimedGraph &graph, int replays) {
   std::vector<float> times;
   for (int i = -kWarmUpReplays; i < replays; ++i) {
     const float time = graph.time();
@@ -90,13 +88,17 @@ double median_graph_time(cudaStream_t stream, int replays, Work work) {
   return median(times);
 }
 
+template <typename Work>
+double median_graph_time(cudaStream_t stream, int replays, Work work) {
+  TimedGraph graph(stream, work);
+  return median_time(graph, replays);
+}
+
 // Median of a replay's time over that of one of `base` right before it, so that both run at the same clock.
-template <typename Base, typename Work>
-double median_graph_ratio(cudaStream_t stream, int replays, Base base, Work work) {
-  TimedGraph base_graph(stream, base), graph(stream, work);
+inline double median_ratio(TimedGraph &graph, TimedGraph &base, int replays) {
   std::vector<float> ratios;
   for (int i = -kWarmUpReplays; i < replays; ++i) {
-    const float base_time = base_graph.time(), ratio = graph.time() / base_time;
+    const float base_time = base.time(), ratio = graph.time() / base_time;
     if (i >= 0) ratios.push_back(ratio);
   }
   return median(ratios);
