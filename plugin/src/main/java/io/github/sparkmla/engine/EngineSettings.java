@@ -86,46 +86,23 @@ public record EngineSettings(
 
     /** The same with a batch for a GPU, or for the CPU, where none was asked for. */
     public EngineSettings on(boolean cuda) {
-        return new EngineSettings(
-                device,
-                deviceOrdinal,
-                threads,
-                kvBytes,
-                maxSequences > 0 ? maxSequences : cuda ? CUDA_SEQUENCES : CPU_SEQUENCES,
-                maxBatchTokens > 0 ? maxBatchTokens : cuda ? CUDA_TOKENS : CPU_TOKENS,
-                prefillChunk,
-                maxModelLen,
-                loadFormat,
-                gpu);
+        int sequences = maxSequences > 0 ? maxSequences : cuda ? CUDA_SEQUENCES : CPU_SEQUENCES;
+        int tokens = maxBatchTokens > 0 ? maxBatchTokens : cuda ? CUDA_TOKENS : CPU_TOKENS;
+        return with(sequences, tokens, loadFormat, gpu);
     }
 
     /** The same with weights from elsewhere. */
     public EngineSettings with(LoadFormat format) {
-        return new EngineSettings(
-                device,
-                deviceOrdinal,
-                threads,
-                kvBytes,
-                maxSequences,
-                maxBatchTokens,
-                prefillChunk,
-                maxModelLen,
-                format,
-                gpu);
+        return with(maxSequences, maxBatchTokens, format, gpu);
     }
 
     /** The same with other settings of the GPU. */
     public EngineSettings with(Gpu other) {
+        return with(maxSequences, maxBatchTokens, loadFormat, other);
+    }
+
+    private EngineSettings with(int sequences, int tokens, LoadFormat format, Gpu other) {
         return new EngineSettings(
-                device,
-                deviceOrdinal,
-                threads,
-                kvBytes,
-                maxSequences,
-                maxBatchTokens,
-                prefillChunk,
-                maxModelLen,
-                loadFormat,
-                other);
+                device, deviceOrdinal, threads, kvBytes, sequences, tokens, prefillChunk, maxModelLen, format, other);
     }
 }

@@ -103,6 +103,9 @@ final class PromptReader {
             throw new BadRowException(Kind.BAD_MESSAGES, "message " + index + " is null");
         }
         Map<String, Object> fields = fields(message, spec.messageType());
+        if (fields.containsKey("tool_calls")) {
+            fields.putIfAbsent("content", null); // who only calls tools says nothing
+        }
         for (String needed : List.of("role", "content")) {
             if (!fields.containsKey(needed)) {
                 throw new BadRowException(Kind.BAD_MESSAGES, "message " + index + " has no " + needed);

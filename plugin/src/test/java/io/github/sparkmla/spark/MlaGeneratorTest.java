@@ -8,6 +8,9 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import io.github.sparkmla.Golden;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
@@ -16,6 +19,7 @@ import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
+import java.util.stream.Stream;
 import org.apache.spark.SparkException;
 import org.apache.spark.api.java.function.MapFunction;
 import org.apache.spark.scheduler.SparkListener;
@@ -31,6 +35,7 @@ import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.ValueSource;
@@ -213,6 +218,37 @@ class MlaGeneratorTest {
                         "messages are not usable: message 0 has no role",
                         "messages are not usable: message 1 is null"),
                 errors);
+    }
+
+    /** As other services' logs have it: content is null in a message that only calls tools. */
+    @Test
+    void whoOnlyCallsToolsSaysNothing(@TempDir Path folder) throws IOException {
+        try (Stream<Path> files = Files.list(Golden.TINY_V3.folder())) {
+            for (Path file : files.toList()) {
+                Files.copy(file, folder.resolve(file.getFileName()));
+            }
+        }
+        Files.writeString(
+                folder.resolve("chat_template.jinja"),
+                "{% for m in messages %}{{ m.tool_calls[0].name if m.content is none else m.content }} {% endfor %}");
+        Dataset<Row> input = spark.sql("""
+                SELECT explode(array(
+                  array(named_struct('role', 'user', 'content', 'Who rules?', 'tool_calls', null),
+                        named_struct('role', 'assistant', 'content', null, 'tool_calls', array(named_struct('name', 'rulers')))),
+                  array(named_struct('role', 'user', 'content', 'Who rules?', 'tool_calls', null),
+                        named_struct('role', 'assistant', 'content', 'rulers', 'tool_calls', null)),
+                  array(named_struct('role', 'user', 'content', null, 'tool_calls', null)))) AS prompt
+                """);
+        List<Row> rows = TestSpark.generator(Golden.TINY_V3)
+                .setModel(folder.toString())
+                .setMaxTokens(8)
+                .transform(input)
+                .select("generated.*")
+                .collectAsList();
+        assertNull(rows.get(0).getAs("error"));
+        assertEquals(rows.get(1), rows.get(0), "the name stands where the content would");
+        assertEquals(
+                "messages are not usable: message 0 has no content", rows.get(2).getAs("error"));
     }
 
     @Test
