@@ -219,12 +219,15 @@ int bench(double matmul_tflops, bool rested, const std::vector<int> &only_rows) 
     CHECK_CUDA(cudaStreamSynchronize(stream));
     TimedGraph by_load(stream, calls);
     std::this_thread::sleep_for(rest);
-    const double us = median_time(by_load, replays) / kCalls;
+    const double us = median_of(replays, [&] { return by_load.time(); }) / kCalls;
     call.plan_deterministically(stream);
     CHECK_CUDA(cudaStreamSynchronize(stream));
     TimedGraph deterministic(stream, calls);
     std::this_thread::sleep_for(rest);
-    const double fixed = median_ratio(deterministic, by_load, replays);
+    const double fixed = median_of(replays, [&] {
+      const float base = by_load.time();
+      return deterministic.time() / base;
+    });
     double flops = 2.0 * row.heads * row.s_q * tokens * (576 + 512);
     double bytes = 2.0 * (static_cast<double>(row.batch) * row.s_q * row.heads * (576 + 512) + tokens * 576);
     double floor_us = std::max(bytes / read_gbps / 1e3, flops / matmul_tflops / 1e6);

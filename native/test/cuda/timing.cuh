@@ -39,11 +39,6 @@ void run_and_wait(cudaStream_t stream, bool in_graph, Work work) {
   CHECK_CUDA(cudaGraphExecDestroy(executable));
 }
 
-inline float median(std::vector<float> values) {
-  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
-  return values[values.size() / 2];
-}
-
 // Work captured in a graph, to be timed.
 class TimedGraph {
  public:
@@ -76,32 +71,22 @@ class TimedGraph {
   cudaEvent_t begin_, end_;
 };
 
-constexpr int kWarmUpReplays = 3;  // do not count
-
-// Median time of a replay in microseconds.
-inline double median_time(TimedGraph &graph, int replays) {
-  std::vector<float> times;
-  for (int i = -kWarmUpReplays; i < replays; ++i) {
-    const float time = graph.time();
-    if (i >= 0) times.push_back(time);
-  }
-  return median(times);
+// The median of what `measure` gives, after three times that do not count.
+template <typename Measure>
+float median_of(int times, Measure measure) {
+  constexpr int kWarmUp = 3;
+  for (int i = 0; i < kWarmUp; ++i) measure();
+  std::vector<float> values;
+  for (int i = 0; i < times; ++i) values.push_back(measure());
+  std::nth_element(values.begin(), values.begin() + times / 2, values.end());
+  return values[times / 2];
 }
 
+// Median time of a replay in microseconds.
 template <typename Work>
 double median_graph_time(cudaStream_t stream, int replays, Work work) {
   TimedGraph graph(stream, work);
-  return median_time(graph, replays);
-}
-
-// Median of a replay's time over that of one of `base` right before it, so that both run at the same clock.
-inline double median_ratio(TimedGraph &graph, TimedGraph &base, int replays) {
-  std::vector<float> ratios;
-  for (int i = -kWarmUpReplays; i < replays; ++i) {
-    const float base_time = base.time(), ratio = graph.time() / base_time;
-    if (i >= 0) ratios.push_back(ratio);
-  }
-  return median(ratios);
+  return median_of(replays, [&] { return graph.time(); });
 }
 
 template <int kLoads>

@@ -11,7 +11,7 @@ import java.util.List;
 import java.util.stream.Stream;
 
 /** The two small checkpoints, and the golden files beside these tests. */
-final class Models {
+public final class Models {
     static final Path TINY_V3 = Path.of("../examples/models/tiny-mla-v3");
     static final Path TINY_V2_LITE = Path.of("src/test/resources/models/tiny-mla-v2-lite");
     static final List<Path> ALL = List.of(TINY_V3, TINY_V2_LITE);
@@ -34,7 +34,7 @@ final class Models {
     }
 
     /** A copy of a checkpoint that a test may damage. */
-    static Path copy(Path model, Path folder) throws IOException {
+    public static Path copy(Path model, Path folder) throws IOException {
         try (Stream<Path> files = Files.list(model)) {
             for (Path file : files.toList()) {
                 Files.copy(file, folder.resolve(file.getFileName().toString()));

@@ -6,12 +6,12 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.github.sparkmla.checkpoint.Checkpoint;
 import io.github.sparkmla.checkpoint.CheckpointException;
+import io.github.sparkmla.checkpoint.Models;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Map;
-import java.util.stream.Stream;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -27,11 +27,7 @@ class WeightLoaderTest {
 
     @BeforeEach
     void copy() throws IOException {
-        try (Stream<Path> files = Files.list(SOURCE)) {
-            for (Path file : files.toList()) {
-                Files.copy(file, folder.resolve(file.getFileName()));
-            }
-        }
+        Models.copy(SOURCE, folder);
     }
 
     /** Renames a tensor in the header, or changes its shape, keeping the length of the file. */

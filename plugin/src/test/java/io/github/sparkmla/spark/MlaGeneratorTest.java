@@ -8,6 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import io.github.sparkmla.Golden;
+import io.github.sparkmla.checkpoint.Models;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -19,7 +20,6 @@ import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
-import java.util.stream.Stream;
 import org.apache.spark.SparkException;
 import org.apache.spark.api.java.function.MapFunction;
 import org.apache.spark.scheduler.SparkListener;
@@ -223,11 +223,7 @@ class MlaGeneratorTest {
     /** As other services' logs have it: content is null in a message that only calls tools. */
     @Test
     void whoOnlyCallsToolsSaysNothing(@TempDir Path folder) throws IOException {
-        try (Stream<Path> files = Files.list(Golden.TINY_V3.folder())) {
-            for (Path file : files.toList()) {
-                Files.copy(file, folder.resolve(file.getFileName()));
-            }
-        }
+        Models.copy(Golden.TINY_V3.folder(), folder);
         Files.writeString(
                 folder.resolve("chat_template.jinja"),
                 "{% for m in messages %}{{ m.tool_calls[0].name if m.content is none else m.content }} {% endfor %}");
