@@ -48,9 +48,15 @@ cudaError_t launch_decode(const DecodeShape &shape, const DecodeMaps &maps, cons
   return cudaLaunchKernelEx(&launch.config, kernel, maps, params);
 }
 
-// Measured: docs/kernels.md.
+// Measured: docs/kernels.md. More rows are more blocks for a split, so splits may be longer.
 SplitRule deterministic_rule(int rows) {
-  return rows > kWarpRows ? SplitRule{128, 1, 128} : SplitRule{64, 1, 64};
+  const int steps = rows <= kWarpRows ? 64 : rows <= 2 * kTileRows ? 128 : 164;
+  return {steps, 1, steps};
+}
+
+// Where sequences are many and whole by the rule, it is the faster plan: parts cost alike without a cut.
+bool rule_is_faster(const mla_plan_args &args, const DecodeShape &shape, const SplitRule &rule) {
+  return shape.rows >= kTileRows && shape.batch * 2 >= shape.parts * 7 && rule.most_splits(steps_of(args.max_len)) == 1;
 }
 
 }  // namespace
@@ -68,16 +74,18 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.cluster = shape.tiles % 2 == 0 && (args.max_len > kLongSequence || args.batch > kFewSequences) ? 2 : 1;
   shape.parts = std::max(1, multiprocessors / shape.tiles);
   const bool deterministic = args.flags & MLA_PLAN_DETERMINISTIC;
+  const SplitRule rule = deterministic_rule(shape.rows);
+  const bool by_rule = deterministic || rule_is_faster(args, shape, rule);
   // Where a part has about one sequence or more, most of what is cut is in two, and one half is there long before the other.
-  shape.joins = !deterministic && args.batch * 4 >= shape.parts * 3;
+  shape.joins = !by_rule && args.batch * 4 >= shape.parts * 3;
   // All measured: docs/kernels.md.
-  shape.sequence_overhead = many_rows ? (deterministic ? 4 : 2) : shape.joins ? 0 : 1;
-  shape.split_overhead = !many_rows ? 3 : deterministic ? 4 : 1;
+  shape.sequence_overhead = many_rows ? (by_rule ? 4 : 2) : shape.joins ? 0 : 1;
+  shape.split_overhead = !many_rows ? 3 : by_rule ? 4 : 1;
   shape.least_steps = many_rows ? 3 : 1;
   shape.least_piece = 2;
-  shape.rule = deterministic ? deterministic_rule(shape.rows) : SplitRule{};
-  shape.most_splits = deterministic ? shape.rule.most_splits(steps_of(args.max_len)) : 0;
-  shape.slots = deterministic ? static_cast<int64_t>(args.batch) * shape.most_splits : int64_t{2} * shape.parts;
+  shape.rule = by_rule ? rule : SplitRule{};
+  shape.most_splits = by_rule ? shape.rule.most_splits(steps_of(args.max_len)) : 0;
+  shape.slots = by_rule ? static_cast<int64_t>(args.batch) * shape.most_splits : int64_t{2} * shape.parts;
   shape.team = 1;
   if (!deterministic) return shape;
   const TeamShape team = team_shape(shape, multiprocessors);

@@ -27,7 +27,7 @@ struct DecodeShape {
   int split_overhead;     // and of the outputs of a split of it
   int least_steps;        // no part is cut smaller: a partial result costs, too
   int least_piece;        // of a sequence, in steps: a cut closer to its begin or end moves there
-  SplitRule rule;         // of the deterministic plan, else all zero
+  SplitRule rule;         // of the deterministic plan, or where that is faster anyway; else all zero
   int most_splits;        // of a sequence, by the rule
   int64_t slots;          // of partial results in the workspace
   bool joins;             // the decode kernel itself joins the splits of a sequence, else a kernel after it

@@ -121,11 +121,13 @@ mla_status append_fp8(const mla_tensor &latent, const mla_tensor &k_rope, const 
 
 DecodeShape decode_fp8_shape(const mla_plan_args &args, int multiprocessors) {
   DecodeShape shape = decode_shape(args, multiprocessors);
-  if (shape.rule.fixed()) {  // without teams few sequences want shorter splits
-    shape.rule = args.heads > 64 ? SplitRule{24, 2, 64} : shape.rows > kWarpRows ? SplitRule{24, 2, 128} : SplitRule{10, 4, 32};
-    shape.most_splits = shape.rule.most_splits(steps_of(args.max_len));
-    shape.slots = static_cast<int64_t>(args.batch) * shape.most_splits;
-  }
+  const bool deterministic = args.flags & MLA_PLAN_DETERMINISTIC;
+  // Without teams few sequences want shorter splits.
+  shape.rule = !deterministic           ? SplitRule{}
+               : args.heads > 64        ? SplitRule{24, 2, 64}
+               : shape.rows > kWarpRows ? SplitRule{24, 2, 128}
+                                        : SplitRule{10, 4, 32};
+  shape.most_splits = deterministic ? shape.rule.most_splits(steps_of(args.max_len)) : 0;
   const int block_rows = row_tiles(shape.rows) * 16;
   shape.tiles = (shape.rows + block_rows - 1) / block_rows;
   shape.cluster = shape.team = 1;
@@ -133,7 +135,7 @@ DecodeShape decode_fp8_shape(const mla_plan_args &args, int multiprocessors) {
   shape.sequence_overhead = 6;  // all measured: docs/fp8.md
   shape.split_overhead = 2;
   shape.least_steps = 2;
-  if (!shape.rule.fixed()) shape.slots = int64_t{2} * shape.parts;
+  shape.slots = deterministic ? static_cast<int64_t>(args.batch) * shape.most_splits : int64_t{2} * shape.parts;
   shape.joins = false;
   return shape;
 }

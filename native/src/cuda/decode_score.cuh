@@ -21,6 +21,14 @@ struct RowState {
   float max[2], sum[2];  // the maximum in use, in units of S; the sum is over this thread's keys only
 };
 
+// The largest of a thread's scores of a step in row r of its two.
+__device__ __forceinline__ float largest_score(const float (&s)[16], int r) {
+  float pair[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) pair[i] = fmaxf(s[4 * i + 2 * r], s[4 * i + 2 * r + 1]);
+  return fmaxf(fmaxf(pair[0], pair[1]), fmaxf(pair[2], pair[3]));
+}
+
 // Turns S of a step into P in shared memory. The running maximum only moves when it has grown by a factor of 2^8: what is
 // accumulated is exact relative to any maximum, so O is hardly ever rescaled, and the maxima of the four lanes of a row are
 // hardly ever brought together. That is done first, since it branches; the weights come in pieces that fit between two
@@ -36,10 +44,7 @@ class Weigher {
     bool grown = false;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      float pair[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) pair[i] = fmaxf(s[4 * i + 2 * r], s[4 * i + 2 * r + 1]);
-      top[r] = fmaxf(fmaxf(pair[0], pair[1]), fmaxf(pair[2], pair[3]));
+      top[r] = largest_score(s, r);
       grown = grown || top[r] > limit(r);
     }
     const bool moved = __any_sync(~0u, grown);

@@ -97,17 +97,17 @@ __device__ __forceinline__ void score_across_role(TeamSmem<kBlocks, kWarpRows> &
       }
       // Each eighth of a warp to one block, the first two warps a pair of rows a lane.
       if (const int to = lane / 4; warp < 2 && to < kBlocks && to != rank) {
-        const uint32_t place = mine % Smem::kTopPlaces;
-        sm90::store_remote(sm90::remote_address(sm90::smem_address(&smem.tops[place][lane % 4 * 2 + warp]), to),
+        const uint32_t top_place = mine % Smem::kTopPlaces;
+        sm90::store_remote(sm90::remote_address(sm90::smem_address(&smem.tops[top_place][lane % 4 * 2 + warp]), to),
                            warp == 0 ? make_float4(top[0][0], top[1][0], top[0][2], top[1][2])
                                      : make_float4(top[0][1], top[1][1], top[0][3], top[1][3]),
-                           sm90::remote_address(sm90::smem_address(&smem.tops_full[place]), to));
+                           sm90::remote_address(sm90::smem_address(&smem.tops_full[top_place]), to));
       }
+      const uint32_t place = mine % Smem::kPlaces;
+      sm90::barrier_wait(sm90::smem_address(&smem.weights_free[place]), mine / Smem::kPlaces % 2 ^ 1);
       catch_up_to(mine);
       seen = mine + 1;
 
-      const uint32_t place = mine % Smem::kPlaces;
-      sm90::barrier_wait(sm90::smem_address(&smem.weights_free[place]), mine / Smem::kPlaces % 2 ^ 1);
       WeightsPlace<kWarpRows> &target = smem.places[place];
       RowNote *notes = target.notes;
       bool moves = false;

@@ -34,14 +34,14 @@ __device__ __forceinline__ void load_queries(const TeamMaps &maps, uint32_t targ
   }
 }
 
-// Whole cache blocks: what lies behind a sequence's end does no harm. Keys of this step's tokens, the last s_q of a sequence, come
-// after the wait for the kernel before, which may have written them.
+// Whole cache blocks: what lies behind a sequence's end does no harm. They stay in L2 until all blocks have read their columns. Keys
+// of this step's tokens, the last s_q of a sequence, come after the wait for the kernel before, which may have written them.
 template <int kBlocks, int kRows>
 __device__ __forceinline__ void keys_role(TeamSmem<kBlocks, kRows> &smem, const TeamMaps &maps, const DecodeParams &p, int tile,
                                           int rank) {
   const bool leader = threadIdx.x % 32 == 0;
   const int more_groups = row_groups<kRows>(p, tile) - kQueryGroups;
-  const uint64_t once = sm90::evict_first_policy(), again = sm90::evict_last_policy();
+  const uint64_t soon_again = sm90::evict_normal_policy(), again = sm90::evict_last_policy();
   KeyUses uses;
   auto fill = [&](int step, auto load) {
     if (leader) {
@@ -76,7 +76,7 @@ __device__ __forceinline__ void keys_role(TeamSmem<kBlocks, kRows> &smem, const 
         if (!early || (step == 1 && queries)) load_more_queries();
         fill(step, [&](uint32_t target, uint32_t full) {
           sm90::barrier_expect_bytes(full, kStageBytes);
-          sm90::tma_load(target, &maps.cache, full, 0, 0, 0, step * (kStepTokens / kAtomKeys), cache_block, once);
+          sm90::tma_load(target, &maps.cache, full, 0, 0, 0, step * (kStepTokens / kAtomKeys), cache_block, soon_again);
         });
       }
     }

@@ -48,9 +48,10 @@ __device__ __forceinline__ void take_queries(TeamSmem<kBlocks, kTileRows> &smem,
   uses.parity[1] ^= 1;
 }
 
-// S = Q K^T of a cache block, the products in the order of decode_score.cuh's.
+// S = Q K^T of a cache block, the products in the order of decode_score.cuh's. Their descriptors have to be of uniform registers,
+// which products otherwise wait for: the shuffle tells the compiler that they may be.
 __device__ __forceinline__ void multiply_keys(float (&s)[kStepsPerBlock][16], const AllQueries &q, const uint8_t *places) {
-  const uint64_t keys = sm90::swizzled_descriptor(sm90::smem_address(places), 0, kAtomRowBytes);
+  const uint64_t keys = sm90::swizzled_descriptor(__shfl_sync(~0u, sm90::smem_address(places), 0), 0, kAtomRowBytes);
   sm90::hold(s[0]);
   sm90::hold(s[1]);
   sm90::wgmma_fence();
@@ -105,24 +106,30 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kTileRows> &smem, c
       }
       multiply_keys(s, q, smem.keys[0]);
       if (lane < kStepsPerBlock) sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[lane]));
+      // The second of one step alone lies beyond the sequence.
+      if ((first_step + kStepsPerBlock) * kStepTokens > share.length - (p.s_q - 1)) {
+#pragma unroll
+        for (int step = 0; step < kStepsPerBlock; ++step) {
+          mask_scores(s[step], (first_step + step) * kStepTokens, share.length, p, tile * kTileRows);
+        }
+      }
 #pragma unroll
       for (int step = 0; step < kStepsPerBlock; ++step) {
-        // The second of one step alone lies beyond the sequence.
-        mask_scores(s[step], (first_step + step) * kStepTokens, share.length, p, tile * kTileRows);
 #pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          top[step][r] = s[step][2 * r];
+        for (int r = 0; r < 2; ++r) top[step][r] = largest_score(s[step], r);
+      }
 #pragma unroll
-          for (int i = 0; i < 16; ++i) {
-            if (i / 2 % 2 == r) top[step][r] = fmaxf(top[step][r], s[step][i]);
-          }
+      for (int far = 1; far <= 2; far *= 2) {
 #pragma unroll
-          for (int far = 1; far <= 2; far *= 2) top[step][r] = fmaxf(top[step][r], __shfl_xor_sync(~0u, top[step][r], far));
+        for (int step = 0; step < kStepsPerBlock; ++step) {
+#pragma unroll
+          for (int r = 0; r < 2; ++r) top[step][r] = fmaxf(top[step][r], __shfl_xor_sync(~0u, top[step][r], far));
         }
       }
       if (has_rows) {  // the four lanes of a row send to other blocks each
-        const uint32_t place = mine % Smem::kTopPlaces;
-        const uint32_t target = sm90::smem_address(&smem.tops[place][row_pair]), full = sm90::smem_address(&smem.tops_full[place]);
+        const uint32_t top_place = mine % Smem::kTopPlaces;
+        const uint32_t target = sm90::smem_address(&smem.tops[top_place][row_pair]);
+        const uint32_t full = sm90::smem_address(&smem.tops_full[top_place]);
 #pragma unroll
         for (int i = 0; i < kBlocks / 4; ++i) {
           const int to = i * 4 + lane % 4;
@@ -131,11 +138,11 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kTileRows> &smem, c
                              sm90::remote_address(full, to));
         }
       }
+      const uint32_t place = mine % Smem::kPlaces;
+      sm90::barrier_wait(sm90::smem_address(&smem.weights_free[place]), mine / Smem::kPlaces % 2 ^ 1);
       catch_up_to(mine);
       seen = mine + 1;
 
-      const uint32_t place = mine % Smem::kPlaces;
-      sm90::barrier_wait(sm90::smem_address(&smem.weights_free[place]), mine / Smem::kPlaces % 2 ^ 1);
       if (has_rows) {
         const uint32_t target = sm90::smem_address(smem.places[place].weights) + row_offset;
         float rescale[kStepsPerBlock][2];

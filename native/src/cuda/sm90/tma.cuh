@@ -18,6 +18,13 @@ __device__ __forceinline__ uint64_t evict_first_policy() {
   return policy;
 }
 
+// Data that other blocks are about to read, too.
+__device__ __forceinline__ uint64_t evict_normal_policy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
 // Data that will be read again: last to leave L2.
 __device__ __forceinline__ uint64_t evict_last_policy() {
   uint64_t policy;
