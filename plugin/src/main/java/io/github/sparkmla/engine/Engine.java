@@ -35,7 +35,6 @@ public final class Engine implements AutoCloseable {
     private final LinkedBlockingQueue<Sequence> inbox = new LinkedBlockingQueue<>();
     private final Queue<Sequence> cancelled = new ConcurrentLinkedQueue<>();
     private final List<Sequence> drained = new ArrayList<>(); // of the engine thread
-    private final AtomicLong unfinished = new AtomicLong();
     private final Thread thread;
     private volatile boolean closing;
     private volatile Throwable death;
@@ -113,11 +112,6 @@ public final class Engine implements AutoCloseable {
         return maxModelLen;
     }
 
-    /** Whether no request is queued or running. */
-    public boolean isIdle() {
-        return unfinished.get() == 0;
-    }
-
     /** Steps run so far. */
     public long steps() {
         return steps.get();
@@ -128,7 +122,7 @@ public final class Engine implements AutoCloseable {
         return preemptions;
     }
 
-    /** Free blocks of the KV cache; all of them when the engine is idle. */
+    /** Free blocks of the KV cache; all of them when no request is running. */
     public int freeBlocks() {
         return pool.free();
     }
@@ -155,7 +149,8 @@ public final class Engine implements AutoCloseable {
 
     /**
      * Queues a request; thread-safe. The future completes with the completion, or exceptionally: with a {@link
-     * RequestException} when only this request failed, with anything else when the engine died or was closed. Cancelling it frees the sequence within one step.
+     * RequestException} when only this request failed, with anything else when the engine died or was closed. Cancelling it
+     * frees the sequence within one step.
      *
      * @throws IllegalArgumentException at once, for a request that can never run
      */
@@ -168,9 +163,7 @@ public final class Engine implements AutoCloseable {
                     + " blocks of the KV cache, which has " + pool.total()
                     + ": raise spark.mla.kv.memory or lower the token limit");
         }
-        unfinished.incrementAndGet();
         CompletableFuture<Completion> unused = sequence.future.whenComplete((completion, error) -> {
-            unfinished.decrementAndGet();
             if (sequence.future.isCancelled()) {
                 cancelled.add(sequence);
             }

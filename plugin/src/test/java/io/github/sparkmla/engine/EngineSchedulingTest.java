@@ -65,7 +65,6 @@ class EngineSchedulingTest {
                 assertEquals(stopped ? FinishReason.STOP : FinishReason.LENGTH, completion.finishReason());
                 assertEquals(prompts.get(i).length, completion.promptTokens());
             }
-            assertTrue(engine.isIdle());
             assertEquals(engine.totalBlocks(), engine.freeBlocks(), "blocks leaked");
             assertTrue(runner.largestStep <= tokens, "token budget");
             assertTrue(runner.mostSequences <= sequences, "sequence limit");
@@ -116,7 +115,6 @@ class EngineSchedulingTest {
             int[] last = prompt(random, 3);
             engine.submit(new Request(last, SamplingParams.greedy(1), 0)).get(); // one more step, to let go
             assertEquals(engine.totalBlocks(), engine.freeBlocks());
-            assertTrue(engine.isIdle());
         }
     }
 
