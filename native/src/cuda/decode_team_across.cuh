@@ -73,6 +73,7 @@ __device__ __forceinline__ void score_across_role(TeamSmem<kBlocks, kWarpRows> &
         sm90::barrier_wait(sm90::smem_address(&smem.keys_full[step]), uses.parity[step]);
         uses.parity[step] ^= 1;
       }
+      if (mine < kBlocks) begin_in_turn<kWarpRows>(rank);
       multiply_keys_across(s, smem.keys[0], across.queries);
       if (lane < kStepsPerBlock) sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[lane]));
       const int first_step = share.first_step + static_cast<int>(mine - unit) * kStepsPerBlock;

@@ -86,6 +86,17 @@ __device__ __forceinline__ uint32_t first_own(uint32_t unit, uint32_t rank) {
   return unit + (rank - unit) % kBlocks;
 }
 
+// Lets the blocks of a team begin with S one after the other. Else all of them compute S, then all P, then P V of all: now S of one
+// takes turns with P V of others, and nobody needs the last block's P first.
+template <int kRows>
+__device__ __forceinline__ void begin_in_turn(uint32_t rank) {
+  constexpr uint32_t kCycles = kRows == kTileRows ? 600 : 150;  // measured: docs/kernels.md
+  const uint32_t begin = clock();
+  while (static_cast<uint32_t>(clock()) - begin < rank * kCycles) {
+  }
+  __syncwarp();
+}
+
 // How often each place for a step has been filled: the parity of its next use.
 struct KeyUses {
   uint32_t parity[kStepsPerBlock] = {};

@@ -104,6 +104,7 @@ __device__ __forceinline__ void score_role(TeamSmem<kBlocks, kTileRows> &smem, c
         sm90::barrier_wait(sm90::smem_address(&smem.keys_full[step]), uses.parity[step]);
         uses.parity[step] ^= 1;
       }
+      if (mine < kBlocks) begin_in_turn<kTileRows>(rank);
       multiply_keys(s, q, smem.keys[0]);
       if (lane < kStepsPerBlock) sm90::barrier_arrive(sm90::smem_address(&smem.keys_empty[lane]));
       // The second of one step alone lies beyond the sequence.
