@@ -49,14 +49,14 @@ cudaError_t launch_decode(const DecodeShape &shape, const DecodeMaps &maps, cons
 }
 
 // Measured: docs/kernels.md. More rows are more blocks for a split, so splits may be longer.
-SplitRule deterministic_rule(int rows) {
+SplitRule split_rule(int rows) {
   const int steps = rows <= kWarpRows ? 64 : rows <= 2 * kTileRows ? 128 : 164;
   return {steps, 1, steps};
 }
 
-// Where sequences are many and whole by the rule, it is the faster plan: parts cost alike without a cut.
-bool rule_is_faster(const mla_plan_args &args, const DecodeShape &shape, const SplitRule &rule) {
-  return shape.rows >= kTileRows && shape.batch * 2 >= shape.parts * 7 && rule.most_splits(steps_of(args.max_len)) == 1;
+// Where sequences of many rows are many and whole by the rule, it is the faster plan: parts cost alike without a cut.
+bool rule_is_faster(const DecodeShape &shape, int most_splits) {
+  return shape.rows >= kTileRows && shape.batch * 2 >= shape.parts * 7 && most_splits == 1;
 }
 
 }  // namespace
@@ -74,8 +74,9 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.cluster = shape.tiles % 2 == 0 && (args.max_len > kLongSequence || args.batch > kFewSequences) ? 2 : 1;
   shape.parts = std::max(1, multiprocessors / shape.tiles);
   const bool deterministic = args.flags & MLA_PLAN_DETERMINISTIC;
-  const SplitRule rule = deterministic_rule(shape.rows);
-  const bool by_rule = deterministic || rule_is_faster(args, shape, rule);
+  const SplitRule rule = split_rule(shape.rows);
+  const int most_splits = rule.most_splits(steps_of(args.max_len));
+  const bool by_rule = deterministic || rule_is_faster(shape, most_splits);
   // Where a part has about one sequence or more, most of what is cut is in two, and one half is there long before the other.
   shape.joins = !by_rule && args.batch * 4 >= shape.parts * 3;
   // All measured: docs/kernels.md.
@@ -84,8 +85,9 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.least_steps = many_rows ? 3 : 1;
   shape.least_piece = 2;
   shape.rule = by_rule ? rule : SplitRule{};
-  shape.most_splits = by_rule ? shape.rule.most_splits(steps_of(args.max_len)) : 0;
-  shape.slots = by_rule ? static_cast<int64_t>(args.batch) * shape.most_splits : int64_t{2} * shape.parts;
+  shape.most_splits = by_rule ? most_splits : 0;
+  // Whole sequences need none; but memory that is sized for many of them serves smaller batches, too, which are planned by load.
+  shape.slots = deterministic ? static_cast<int64_t>(args.batch) * most_splits : int64_t{2} * shape.parts;
   shape.team = 1;
   if (!deterministic) return shape;
   const TeamShape team = team_shape(shape, multiprocessors);
