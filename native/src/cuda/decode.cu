@@ -84,6 +84,8 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.split_overhead = !many_rows ? 3 : by_rule ? 4 : 1;
   shape.least_steps = many_rows ? 3 : 1;
   shape.least_piece = 2;
+  // With few rows a cut costs little. Parts of more than three sequences on average leave too many to the last ones.
+  shape.ordered = shape.joins && many_rows && args.batch > shape.parts && args.batch <= std::min(3 * shape.parts, kMostOrdered);
   shape.rule = by_rule ? rule : SplitRule{};
   shape.most_splits = by_rule ? most_splits : 0;
   // Whole sequences need none; but memory that is sized for many of them serves smaller batches, too, which are planned by load.
@@ -116,12 +118,7 @@ DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape
   params.key_stride = args.cache.stride[1];
   params.block_table = static_cast<const int32_t *>(args.block_table.data);
   params.table_stride = args.block_table.stride[0];
-  params.seq_lens = static_cast<const int32_t *>(args.seq_lens.data);
-  auto *parts = static_cast<PlanPart *>(args.tiles.data);
-  params.parts = parts;
-  params.runs = reinterpret_cast<const PlanRun *>(parts + shape.parts);
-  params.jobs = reinterpret_cast<const PlanJob *>(params.runs + shape.runs());
-  params.flags = reinterpret_cast<uint32_t *>(parts + shape.parts);
+  params.plan = shape.tables(args.tiles.data);
   params.out = static_cast<__nv_bfloat16 *>(args.out.data);
   params.lse = static_cast<float *>(args.lse.data);
   const int64_t rows = partial_rows(shape);
@@ -134,12 +131,18 @@ DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape
   params.s_q = shape.s_q;
   params.heads = shape.heads;
   params.rows = shape.rows;
+  // The next layer writes both in the same places: what stays in L2 need not go to memory. But the driver sets only 9.8 MB aside for
+  // that: where both take much more, they are the outputs', unless keys are few, too. All measured.
+  constexpr int64_t kOutputs = 20 << 20, kBoth = 8 << 20, kFewKeys = 100 << 20;
+  const int64_t rows_of_all = int64_t{shape.batch} * shape.rows, keys = int64_t{shape.batch} * args.plan.max_len;
+  params.outputs_stay = rows_of_all * kValueDim * 2 <= kOutputs;
+  params.queries_stay = !params.outputs_stay || rows_of_all * (kHeadDim + kValueDim) * 2 <= kBoth || keys * kHeadDim * 2 <= kFewKeys;
   params.scale_log2 = args.softmax_scale * 1.44269504088896341f;
   return params;
 }
 
 cudaError_t launch_combine(const DecodeShape &shape, const DecodeParams &params, cudaStream_t stream) {
-  const int jobs = shape.rule.fixed() ? shape.batch : std::min(shape.batch, shape.parts);
+  const int jobs = std::min(shape.batch, shape.jobs());
   const int64_t rows = static_cast<int64_t>(shape.rows) * jobs;
   const int resident = shape.parts * shape.tiles * shape.team * kCombineBlocksPerMultiprocessor;  // blocks that run at once
   auto combine = [&](auto kernel, int items, int block_items) {

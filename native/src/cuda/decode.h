@@ -12,6 +12,7 @@
 
 namespace mla::cuda {
 
+constexpr int kMostOrdered = 512;  // sequences: a thread each
 constexpr int kMaxPlanBatch = 32 * 1024;  // sequences of one plan: four bytes each in shared memory
 
 // How a call is laid out on the device.
@@ -31,20 +32,33 @@ struct DecodeShape {
   int most_splits;        // of a sequence, by the rule
   int64_t slots;          // of partial results in the workspace
   bool joins;             // the decode kernel itself joins the splits of a sequence, else a kernel after it
-  // Rows of `tiles`: the parts, then a flag for each part and tile, see DecodeParams; or the parts' runs and jobs.
-  int flags() const { return parts * tiles; }
-  // Splits of full size of a sequence make a run, and one more where a part ends; each other split is one.
+  bool ordered;           // by load: the sequences are put in an order in which few are cut
+  // Of what lies in `tiles`. Splits of full size of a sequence make a run, and one more where a part ends; each other split is one.
   int runs() const { return batch * (1 + rule.short_splits) + parts; }
-  int plan_rows() const { return parts + (rule.fixed() ? (2 * runs() + batch + 3) / 4 : (flags() + 7) / 8); }
+  int jobs() const { return rule.fixed() ? batch : parts; }
+  int flags() const { return parts * tiles; }
+  int plan_rows() const {  // of 32 bytes
+    return parts + (rule.fixed() ? (2 * runs() + jobs() + 3) / 4 : (2 * (batch + jobs()) + flags() + 7) / 8);
+  }
+  PlanTables tables(void *memory) const {
+    PlanTables t = {};
+    t.parts = static_cast<PlanPart *>(memory);
+    t.sequences = reinterpret_cast<PlanSequence *>(t.parts + parts);
+    t.runs = reinterpret_cast<PlanRun *>(t.parts + parts);
+    t.jobs = rule.fixed() ? reinterpret_cast<PlanJob *>(t.runs + runs()) : reinterpret_cast<PlanJob *>(t.sequences + batch);
+    t.flags = reinterpret_cast<uint32_t *>(t.jobs + jobs());
+    return t;
+  }
 };
 DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors);
 int64_t workspace_floats(const DecodeShape &shape);
 
-// By load, and by the split rule.
+// By load, and by the split rule; and the order of the sequences by load.
 cudaError_t launch_plan(const DecodeShape &shape, const int32_t *seq_lens, int32_t *tiles, int32_t *splits,
                         cudaStream_t stream);
 cudaError_t launch_rule_plan(const DecodeShape &shape, const int32_t *seq_lens, int32_t *tiles, int32_t *splits,
                              cudaStream_t stream);
+cudaError_t launch_order(const DecodeShape &shape, const int32_t *seq_lens, PlanSequence *sequences, cudaStream_t stream);
 
 // Both return MLA_OK, MLA_UNSUPPORTED (nothing was done) or MLA_DEVICE_ERROR, with the reason in `error`.
 mla_status plan(const mla_plan_args &args, const mla_tensor &seq_lens, mla_tensor &tiles, mla_tensor &splits,

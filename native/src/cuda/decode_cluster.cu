@@ -91,6 +91,7 @@ mla_status decode_by_clusters(const mla_decode_args &args, const ClusterShape &c
   }
   ClusterParams params;
   static_cast<DecodeParams &>(params) = decode_params(args, shape);
+  params.seq_lens = static_cast<const int32_t *>(args.seq_lens.data);
   params.batch = shape.batch;
   params.most_alone = cluster.most_alone;
   params.arrivals = static_cast<int32_t *>(args.tiles.data);

@@ -16,6 +16,7 @@ constexpr int kTilesOfWarp = kValueDim / 64 / 2;  // 64 rows of O^T each, of a v
 constexpr int kGroupDims = 16, kGroups = kValueDim / kGroupDims;
 
 struct ClusterParams : DecodeParams {
+  const int32_t *seq_lens;
   int batch;
   int most_alone;  // cache blocks that a thread block takes rather than that the sequence is split
   // Of sequences with several clusters:

@@ -25,14 +25,12 @@ struct CombineJob {
 };
 
 __device__ __forceinline__ CombineJob combine_job(const DecodeParams &p, int index) {
+  const PlanJob &job = p.plan.jobs[index];
   if (p.rule.fixed()) {
-    const PlanJob &job = p.jobs[index];
     const int slot = job.seq * p.most_splits;
     return {job.seq, job.splits, slot, slot + 1, 1};
   }
-  const PlanPart &row = p.parts[index];
-  return {row.combine_seq, row.combine_seq < 0 ? 0 : row.combine_splits, starting_slot(row.combine_part),
-          continued_slot(row.combine_part + 1), continued_slot(1)};
+  return {job.seq, job.splits, starting_slot(job.first_part), continued_slot(job.first_part + 1), continued_slot(1)};
 }
 
 // The splits' shares in a row's result, by the lanes of a warp together.

@@ -17,11 +17,7 @@ struct DecodeParams {
   int64_t q_stride, q_row_stride, block_stride, key_stride;
   const int32_t *block_table;
   int64_t table_stride;
-  const int32_t *seq_lens;
-  const PlanPart *parts;
-  const PlanRun *runs;  // by the split rule: the runs of all parts,
-  const PlanJob *jobs;  // and the sequences to be combined
-  uint32_t *flags;  // [parts, tiles]: 1 when the partial result that an earlier part takes in is there; its reader clears it
+  PlanTables plan;  // flags [parts, tiles]: 1 when the partial result that an earlier part takes in is there; its reader clears it
   __nv_bfloat16 *out;  // [batch, rows, 512]
   float *lse;          // [batch, heads, s_q]
   // Partial results, each normalised by its own sum: F16 times a power of two for each 64 columns of a row, by which the
@@ -33,6 +29,7 @@ struct DecodeParams {
   SplitRule rule;
   int most_splits;  // slots of a sequence, with a split rule
   int s_q, heads, rows;
+  bool queries_stay, outputs_stay;  // in L2, after they have been read, or written
   float scale_log2;  // softmax scale x log2(e)
 };
 
@@ -80,7 +77,7 @@ struct DecodeSmem {
   float inverse_sum[kTileRows];
   float lse2[kTileRows];  // base 2; only where value warps need it
   PlanPart part;
-  PlanRun runs[kRunsAhead];  // the first of the part; by load only the lengths of its sequences
+  PlanRun runs[kRunsAhead];  // the first of the part; by load its sequences
   uint64_t full[kStages], empty[kStages];
   uint64_t p_full[kSlots], p_empty[kSlots];
   uint64_t sum_full, sum_empty;
@@ -158,7 +155,12 @@ __device__ __forceinline__ PlanRun ldg_run(const PlanRun *run) {
 
 // The i-th run of a part, or its last.
 __device__ __forceinline__ PlanRun run_ahead(const DecodeParams &p, const PlanPart &part, int i) {
-  return ldg_run(p.runs + max(min(part.first_run + i, part.last), 0));
+  return ldg_run(p.plan.runs + max(min(part.first + i, part.last), 0));
+}
+
+__device__ __forceinline__ PlanSequence ldg_sequence(const PlanSequence *sequence) {
+  const int2 v = __ldg(reinterpret_cast<const int2 *>(sequence));
+  return {v.x, v.y};
 }
 
 // How a part lists its work: by load, by the split rule, or as the call says.
@@ -171,34 +173,32 @@ class PartWalk {
   // `ahead`: the part's first runs in shared memory (DecodeSmem); for Walk::kEither null, each role waits for its loads.
   __device__ PartWalk(const PlanPart &part, const DecodeParams &p, const PlanRun *ahead)
       : part_(part), p_(p), ahead_(ahead), seq_(part.first_seq), step_(part.first_step), length_(part.first_len),
-        end_(part.end_step), at_(by_rule() ? part.first_run : part.first_seq) {}
-  __device__ bool done() const { return at() > part_.last; }
+        end_(part.end_step), at_(part.first) {}
+  __device__ bool done() const { return at_ > part_.last; }
   __device__ Share take() { return next(by_rule() ? p_.rule.split_steps(steps_of(length_)) : INT_MAX / 2); }
   // All that the part has of the next sequence as if it were one share.
   __device__ Share take_sequence() { return next(INT_MAX / 2); }
 
  private:
   __device__ bool by_rule() const { return kWalk == Walk::kEither ? p_.rule.fixed() : kWalk == Walk::kByRule; }
-  __device__ int at() const { return kWalk == Walk::kByLoad ? seq_ : at_; }
   __device__ Share next(int steps) {
-    const int end = by_rule() ? end_ : at() == part_.last ? part_.end_step : steps_of(length_);
+    const int end = by_rule() ? end_ : at_ == part_.last ? part_.end_step : steps_of(length_);
     const Share share = {seq_, length_, step_, min(end, step_ + steps), continues_};
     step_ = share.end_step;
     continues_ = kWalk != Walk::kByLoad && step_ < end;  // by load a part has one share of a sequence
     if (continues_) return share;
     ++at_;
+    if (done()) return share;
+    const bool is_ahead = kWalk != Walk::kEither && at_ - part_.first < kRunsAhead;
+    const PlanRun *ahead = ahead_ + (at_ - part_.first);
     if (by_rule()) {
-      if (!done()) load(is_ahead() ? ahead_[at_ - part_.first_run] : ldg_run(p_.runs + at_));
-      return share;
+      const PlanRun run = is_ahead ? *ahead : ldg_run(p_.plan.runs + at_);
+      seq_ = run.seq, length_ = run.length, step_ = run.first_step, end_ = run.end_step;
+    } else {
+      const PlanSequence next = is_ahead ? PlanSequence{ahead->seq, ahead->length} : ldg_sequence(p_.plan.sequences + at_);
+      seq_ = next.seq, length_ = next.length, step_ = 0;
     }
-    ++seq_;
-    step_ = 0;
-    if (!done()) length_ = is_ahead() ? ahead_[seq_ - part_.first_seq].length : __ldg(p_.seq_lens + seq_);
     return share;
-  }
-  __device__ void load(const PlanRun &run) { seq_ = run.seq, length_ = run.length, step_ = run.first_step, end_ = run.end_step; }
-  __device__ bool is_ahead() const {
-    return kWalk != Walk::kEither && at() - (by_rule() ? part_.first_run : part_.first_seq) < kRunsAhead;
   }
 
   const PlanPart &part_;
@@ -206,7 +206,7 @@ class PartWalk {
   const PlanRun *ahead_;
   int seq_, step_, length_;  // where the next share starts
   int end_;                  // by rule: of this run
-  int at_;                   // run, or sequence
+  int at_;                   // in the list of runs, or sequences
   bool continues_ = false;
 };
 

@@ -251,7 +251,7 @@ __global__ void __launch_bounds__(kFp8Threads, 1) decode_fp8_kernel(const __grid
   }
   if (threadIdx.x < sizeof(PlanPart) / sizeof(int4)) {
     reinterpret_cast<int4 *>(&smem.part)[threadIdx.x] =
-        reinterpret_cast<const int4 *>(p.decode.parts + blockIdx.y)[threadIdx.x];
+        reinterpret_cast<const int4 *>(p.decode.plan.parts + blockIdx.y)[threadIdx.x];
   }
   __syncthreads();
   if (warp < kFp8ScoreWarps) {

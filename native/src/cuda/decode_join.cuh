@@ -80,7 +80,7 @@ class SplitJoin {
 };
 
 __device__ __forceinline__ uint32_t *part_flag(const DecodeParams &p, int part, int tile) {
-  return p.flags + part * gridDim.x + tile;
+  return p.plan.flags + part * gridDim.x + tile;
 }
 
 // The box of a part for the columns of `side` and the rows from `row` on.

@@ -28,16 +28,15 @@ constexpr int kQueryStages = kTileRows / kStepTokens;  // that the queries of a 
 template <int kCluster>
 class Loader {
  public:
-  __device__ Loader(DecodeSmem &smem, const DecodeMaps &maps, int tile)
+  __device__ Loader(DecodeSmem &smem, const DecodeMaps &maps, const DecodeParams &p, int tile)
       : smem_(smem), maps_(maps), first_row_(tile * kTileRows), rank_(kCluster > 1 ? sm90::cluster_rank() : 0),
-        once_(sm90::evict_first_policy()), again_(sm90::evict_last_policy()) {}
+        once_(sm90::evict_first_policy()), queries_(p.queries_stay ? sm90::evict_last_policy() : once_) {}
 
-  // The queries of a sequence, as two stages. Whoever has the next part of a cut sequence reads them again, and the next layer
-  // writes its own in the same place: they stay in L2.
+  // The queries of a sequence, as two stages.
   __device__ void load_queries(RingPosition<kStages> &ring, int seq) const {
     for (int half = 0; half < kQueryStages; ++half) {
       fill(ring, [&](uint32_t target, uint32_t barrier) {
-        sm90::tma_load(target, &maps_.queries, barrier, 0, first_row_ + half * kStepTokens, 0, seq, again_);
+        sm90::tma_load(target, &maps_.queries, barrier, 0, first_row_ + half * kStepTokens, 0, seq, queries_);
       });
     }
   }
@@ -74,7 +73,7 @@ class Loader {
   const DecodeMaps &maps_;
   int first_row_;
   uint32_t rank_;
-  uint64_t once_, again_;
+  uint64_t once_, queries_;
 };
 
 // How many of the first steps of a part's first share may be loaded while the kernel before this one still runs: as many as there are
@@ -137,7 +136,7 @@ __device__ __forceinline__ void prefetch_role(const DecodeSmem &smem, const Deco
 template <int kCluster, Splits kSplits>
 __device__ __forceinline__ void copy_role(DecodeSmem &smem, const DecodeMaps &maps, const DecodeParams &p, int tile) {
   const int lane = threadIdx.x % 32;
-  const Loader<kCluster> loader(smem, maps, tile);
+  const Loader<kCluster> loader(smem, maps, p, tile);
   int early = load_early<kCluster, kSplits>(loader, smem, p);
   sm90::wait_for_previous_kernel();
   sm90::launch_dependents();
@@ -292,6 +291,7 @@ __device__ __forceinline__ void store_output(const float (&o)[kCount], const Sha
                                              const Share &share, int first_row, int column) {
   constexpr int kPart = kScaleColumns / 2;  // accumulators that have one scale
   const int lane = late_thread() % 32, query_row = first_row + lane / 4;
+  const uint64_t policy = whole && p.outputs_stay ? sm90::evict_last_policy() : sm90::evict_normal_policy();
   // Values of 16 bits, [rows, 512].
   auto store = [&](auto *out, int64_t before, int part, float upper, float lower, auto pack) {
     auto *target = out + (before + query_row) * kValueDim + column + part * kScaleColumns + lane % 4 * 8;
@@ -308,7 +308,7 @@ __device__ __forceinline__ void store_output(const float (&o)[kCount], const Sha
         }
         transpose_quad(v);
         if (query_row + 8 * r >= p.rows) continue;
-        *reinterpret_cast<uint4 *>(target + 8 * r * kValueDim + group * 32) = make_uint4(v[0], v[1], v[2], v[3]);
+        sm90::store(target + 8 * r * kValueDim + group * 32, make_uint4(v[0], v[1], v[2], v[3]), policy);
       }
     }
   };
@@ -464,13 +464,18 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
   }
   if (threadIdx.x < sizeof(PlanPart) / sizeof(int4)) {
     reinterpret_cast<int4 *>(&smem.part)[threadIdx.x] =
-        reinterpret_cast<const int4 *>(p.parts + part)[threadIdx.x];
+        reinterpret_cast<const int4 *>(p.plan.parts + part)[threadIdx.x];
   }
   if (threadIdx.x < kRunsAhead) {
-    const PlanPart &row = p.parts[part];
+    const PlanPart &row = p.plan.parts[part];
     const int i = threadIdx.x;
-    if (kSplits == Splits::kByRule) smem.runs[i] = run_ahead(p, row, i);
-    else smem.runs[i].length = __ldg(p.seq_lens + max(min(row.first_seq + i, row.last), 0));
+    if (kSplits == Splits::kByRule) {
+      smem.runs[i] = run_ahead(p, row, i);
+    } else {
+      const PlanSequence sequence = ldg_sequence(p.plan.sequences + max(min(row.first + i, row.last), 0));
+      smem.runs[i].seq = sequence.seq;
+      smem.runs[i].length = sequence.length;
+    }
   }
   if (kCluster > 1) sm90::cluster_sync();
   else __syncthreads();

@@ -1,6 +1,6 @@
 // The plan by load shares the steps of all sequences out among parts of equal cost. The costs of the sequences are laid end to
-// end on one axis: an overhead for the queries and outputs of each, then its steps. It is cut at equal distances, but not close
-// to a sequence's ends.
+// end on one axis, in an order in which few are cut (decode_plan_order.cu) or as they come: an overhead for the queries and outputs
+// of each, then its steps. It is cut at equal distances, but not close to a sequence's ends.
 
 #include <cuda_runtime.h>
 
@@ -13,14 +13,14 @@ namespace {
 
 struct PlanParams {
   const int32_t *seq_lens;
-  PlanPart *parts;
+  PlanTables tables;
+  bool ordered;  // tables.sequences are there already
   int32_t *splits;
-  uint32_t *flags;  // to be cleared
-  int flag_count;
+  int flag_count;  // of tables.flags, to be cleared
   int batch, part_count, overhead, least, least_piece;
 };
 
-// A place on the cost axis where it may be cut: before step `step` of sequence `seq`.
+// A place on the cost axis where it may be cut: before step `step` of the sequence in place `seq` of the order.
 struct Cut {
   int position, seq, step;
 };
@@ -54,14 +54,20 @@ __global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
   __shared__ int totals[kPlanThreads / 32];
   int *cuts = ends + p.batch;
   int *jobs = cuts + p.part_count;  // prefix sum of the parts in which a cut sequence starts
-  for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) ends[b] = p.overhead + steps_of(p.seq_lens[b]);
+  PlanSequence *sequences = p.tables.sequences;
+  for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) {
+    if (!p.ordered) sequences[b] = {b, p.seq_lens[b]};
+    ends[b] = p.overhead + steps_of(sequences[b].length);
+  }
   __syncthreads();
   prefix_sum(ends, p.batch, totals);
 
   const Axis axis = {p, ends};
-  const int part_cost = max((axis.total() + p.part_count - 1) / p.part_count, p.least);
+  // Parts of whole steps as a rule: where they are short, fewer parts are as quick and leave less to be joined.
+  const int whole = max((axis.total() + p.part_count - 1) / p.part_count, p.least);
+  const int span = p.ordered ? axis.total() : whole * p.part_count;
   for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
-    cuts[part] = axis.place_near((part + 1) * part_cost, part_cost);
+    cuts[part] = axis.place_near(part_end(span, part, p.part_count), span / p.part_count);
   }
   __syncthreads();
 
@@ -75,17 +81,18 @@ __global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
   for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
     const Cut from = cut_after(part - 1), to = cut_after(part);
     PlanPart row = {};
-    row.combine_seq = -1;
-    row.first_seq = from.seq;
-    row.first_step = from.step;
+    row.first = from.seq;
     row.last = to.step > 0 ? to.seq : to.seq - 1;
-    if (row.first_seq <= row.last) {
-      row.first_len = p.seq_lens[row.first_seq];
-      row.end_step = to.step > 0 ? to.step : steps_of(p.seq_lens[row.last]);
+    row.first_step = from.step;
+    if (row.first <= row.last) {
+      row.first_seq = sequences[row.first].seq;
+      row.first_len = sequences[row.first].length;
+      row.end_step = to.step > 0 ? to.step : steps_of(sequences[row.last].length);
     }
     if (from.step > 0) row.splits_before = part - first_part(from.seq);
     if (to.step > 0) row.splits_after = last_part(to.seq) - part;
-    p.parts[part] = row;
+    p.tables.parts[part] = row;
+    p.tables.jobs[part] = {};
     jobs[part] = cut_here(to, part);
   }
   __syncthreads();
@@ -93,13 +100,13 @@ __global__ void __launch_bounds__(kPlanThreads) plan_kernel(PlanParams p) {
   for (int part = threadIdx.x; part < p.part_count; part += kPlanThreads) {
     const Cut to = cut_after(part);
     if (!cut_here(to, part)) continue;
-    PlanPart &job = p.parts[jobs[part] - 1];
-    job.combine_seq = to.seq;
-    job.combine_splits = last_part(to.seq) - part + 1;
-    job.combine_part = part;
+    p.tables.jobs[jobs[part] - 1] = {sequences[to.seq].seq, static_cast<int16_t>(last_part(to.seq) - part + 1),
+                                     static_cast<int16_t>(part)};
   }
-  for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) p.splits[b + 1] = last_part(b) - first_part(b) + 1;
-  for (int i = threadIdx.x; i < p.flag_count; i += kPlanThreads) p.flags[i] = 0;
+  for (int b = threadIdx.x; b < p.batch; b += kPlanThreads) {
+    p.splits[sequences[b].seq + 1] = last_part(b) - first_part(b) + 1;
+  }
+  for (int i = threadIdx.x; i < p.flag_count; i += kPlanThreads) p.tables.flags[i] = 0;
   if (threadIdx.x == 0) p.splits[0] = 0;
   __syncthreads();
   prefix_sum(p.splits + 1, p.batch, totals);
@@ -115,9 +122,12 @@ cudaError_t launch_plan(const DecodeShape &shape, const int32_t *seq_lens, int32
   cudaError_t status =
       cudaFuncSetAttribute(plan_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(smem(kMaxPlanBatch)));
   if (status != cudaSuccess) return status;
-  auto *parts = reinterpret_cast<PlanPart *>(tiles);
-  PlanParams params = {seq_lens, parts, splits, reinterpret_cast<uint32_t *>(parts + shape.parts), shape.flags(), shape.batch,
-                       shape.parts, shape.sequence_overhead + shape.split_overhead, shape.least_steps, shape.least_piece};
+  PlanParams params = {seq_lens, shape.tables(tiles), shape.ordered, splits, shape.flags(), shape.batch, shape.parts,
+                       shape.sequence_overhead + shape.split_overhead, shape.least_steps, shape.least_piece};
+  if (shape.ordered) {
+    status = launch_order(shape, seq_lens, params.tables.sequences, stream);
+    if (status != cudaSuccess) return status;
+  }
   plan_kernel<<<1, kPlanThreads, smem(shape.batch), stream>>>(params);
   return cudaGetLastError();
 }

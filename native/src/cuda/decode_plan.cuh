@@ -63,27 +63,39 @@ struct alignas(16) PlanRun {
   int32_t seq, length, first_step, end_step;
 };
 
-// By the split rule: a sequence of several splits.
-struct alignas(8) PlanJob {
-  int32_t seq, splits;
+// By load: a sequence, in the order in which the plan lays them end to end.
+struct alignas(8) PlanSequence {
+  int32_t seq, length;
 };
 
-// One row of `tiles`: the work of one worker (the thread blocks that share a part). By load: from (first_seq, first_step) to
-// (last, end_step), nothing when first_seq > last; how many splits of first_seq lie before the part, and how many of `last`
-// after it. Beside it, and not connected with it, row j holds the j-th sequence that has been cut (combine_seq, or -1 when there
-// are fewer), in how many splits, and the part that has the first of them. By the split rule: the runs first_run to `last` of a
-// list behind the rows, none when first_run > last; the first is in the row as well. Behind the runs are the sequences to be
-// combined, in any order; the first of no splits ends them.
+// A sequence of several splits, which are to be joined; by load also the part that has the first of them.
+struct alignas(8) PlanJob {
+  int32_t seq;
+  int16_t splits, first_part;
+};
+
+// One row of `tiles`: the work of one worker (the thread blocks that share a part): `first` to `last` of a list behind the rows, of
+// sequences or by the split rule of runs; nothing when first > last. The first of them is in the row as well. By load, a part begins
+// with step first_step of its first sequence and ends before step end_step of its last; how many splits of the first sequence lie
+// before the part, and how many of the last after it.
 struct alignas(16) PlanPart {
-  int32_t first_seq, first_step, last, end_step;
-  int32_t first_len;  // length of first_seq: saves the kernel's start one dependent load
-  int16_t splits_before, splits_after;
-  union {
-    int32_t combine_seq, first_run;
-  };
-  int16_t combine_splits, combine_part;
+  int32_t first, last;
+  int32_t first_seq, first_len, first_step;
+  int32_t end_step;  // by the split rule, of the first run
+  int32_t splits_before, splits_after;
 };
 static_assert(sizeof(PlanPart) == 32, "a row of tiles is eight int32");
+
+// What `tiles` holds: a row for each part and, behind them, by load the sequences, the parts' flags (DecodeParams) and the jobs, a place
+// for each part; by the split rule the runs and the jobs, a place for each sequence. Jobs are in any order; the first of no splits
+// ends them.
+struct PlanTables {
+  PlanPart *parts;
+  PlanSequence *sequences;
+  PlanRun *runs;
+  PlanJob *jobs;
+  uint32_t *flags;
+};
 
 // Places of partial results in the workspace. A part of the plan by load writes at most two: of a sequence that came
 // from the part before, and of one that goes on in the next. With a split rule each split of a sequence has its own.

@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(kPlanThreads) rule_plan_kernel(RulePlanParams 
     const Splitting splitting = plan.splitting(b);
     full_ends[b] = splitting.full;
     p.splits[b + 1] = splitting.splits;
-    if (splitting.splits > 1) p.jobs[atomicAdd(&s.jobs, 1)] = {b, splitting.splits};
+    if (splitting.splits > 1) p.jobs[atomicAdd(&s.jobs, 1)] = {b, static_cast<int16_t>(splitting.splits), 0};
     for (int i = splitting.full; i < splitting.splits; ++i) atomicAdd(&s.rank_ends[kMostSteps - splitting.steps_in(i)], 1);
   }
   __syncthreads();
@@ -173,10 +173,10 @@ __global__ void __launch_bounds__(kPlanThreads) rule_plan_kernel(RulePlanParams 
   __syncthreads();
   for (int part = thread; part < p.part_count; part += kPlanThreads) {
     PlanPart row = {};
-    row.first_run = first_run(part);
+    row.first = first_run(part);
     row.last = s.run_ends[part] - 1;
-    if (row.first_run <= row.last) {
-      const PlanRun run = p.runs[row.first_run];
+    if (row.first <= row.last) {
+      const PlanRun run = p.runs[row.first];
       row.first_seq = run.seq;
       row.first_len = run.length;
       row.first_step = run.first_step;
@@ -184,7 +184,7 @@ __global__ void __launch_bounds__(kPlanThreads) rule_plan_kernel(RulePlanParams 
     }
     p.parts[part] = row;
   }
-  for (int i = s.jobs + thread; i < p.batch; i += kPlanThreads) p.jobs[i] = {0, 0};
+  for (int i = s.jobs + thread; i < p.batch; i += kPlanThreads) p.jobs[i] = {};
   __threadfence();  // mla_decode reads the plan before it waits for the kernel before it
 }
 
@@ -197,10 +197,9 @@ cudaError_t launch_rule_plan(const DecodeShape &shape, const int32_t *seq_lens, 
   cudaError_t status = cudaFuncSetAttribute(rule_plan_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                             kMaxPlanBatch * static_cast<int>(sizeof(int)));
   if (status != cudaSuccess) return status;
-  auto *parts = reinterpret_cast<PlanPart *>(tiles);
-  auto *runs = reinterpret_cast<PlanRun *>(parts + shape.parts);
-  RulePlanParams params = {seq_lens, parts, runs, reinterpret_cast<PlanJob *>(runs + shape.runs()), splits, shape.batch,
-                           shape.parts, shape.sequence_overhead, shape.split_overhead, rule};
+  const PlanTables tables = shape.tables(tiles);
+  RulePlanParams params = {seq_lens, tables.parts, tables.runs, tables.jobs, splits, shape.batch, shape.parts,
+                           shape.sequence_overhead, shape.split_overhead, rule};
   rule_plan_kernel<<<1, kPlanThreads, shape.batch * sizeof(int), stream>>>(params);
   return cudaGetLastError();
 }

@@ -1,4 +1,4 @@
-// What both plan kernels use, one block of kPlanThreads threads.
+// What the plan kernels use; two of them are one block of kPlanThreads threads.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -29,6 +29,11 @@ __device__ inline void prefix_sum(int *values, int count, int *totals) {
     carry += all;
     __syncthreads();
   }
+}
+
+// Where part `part` of the plan by load ends on the cost axis, unless the cut is moved.
+__device__ inline int part_end(int span, int part, int part_count) {
+  return static_cast<int>(static_cast<int64_t>(span) * (part + 1) / part_count);
 }
 
 // The first i of [first, count) with ends[i] > position, or count; quick where that is close to `first`.

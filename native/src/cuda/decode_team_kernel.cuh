@@ -345,9 +345,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   if (threadIdx.x < sizeof(PlanPart) / sizeof(int4)) {
     reinterpret_cast<int4 *>(&smem.part)[threadIdx.x] =
-        reinterpret_cast<const int4 *>(p.parts + blockIdx.z)[threadIdx.x];
+        reinterpret_cast<const int4 *>(p.plan.parts + blockIdx.z)[threadIdx.x];
   }
-  if (threadIdx.x < kRunsAhead) smem.runs[threadIdx.x] = run_ahead(p, p.parts[blockIdx.z], threadIdx.x);
+  if (threadIdx.x < kRunsAhead) smem.runs[threadIdx.x] = run_ahead(p, p.plan.parts[blockIdx.z], threadIdx.x);
   sm90::cluster_sync();
   if (warpgroup == 0) {
     sm90::take_registers<224>();

@@ -1,4 +1,4 @@
-// Bulk tensor copies (TMA) from global to shared memory.
+// Bulk tensor copies (TMA) from global to shared memory, and what stays in L2.
 #pragma once
 
 #include <cuda.h>
@@ -25,11 +25,18 @@ __device__ __forceinline__ uint64_t evict_normal_policy() {
   return policy;
 }
 
-// Data that will be read again: last to leave L2.
+// Data that will be read again: last to leave L2, of which the driver sets a part aside for such.
 __device__ __forceinline__ uint64_t evict_last_policy() {
   uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
   return policy;
+}
+
+// Stores 16 bytes, 16-byte aligned.
+__device__ __forceinline__ void store(void *target, uint4 v, uint64_t policy) {
+  asm volatile("st.global.L2::cache_hint.v4.b32 [%0], {%1, %2, %3, %4}, %5;" ::"l"(target), "r"(v.x), "r"(v.y), "r"(v.z),
+               "r"(v.w), "l"(policy)
+               : "memory");
 }
 
 // Copies the box at (x, y, z) of the map to `target`; the bytes are counted on `barrier`.
