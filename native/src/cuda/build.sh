@@ -12,7 +12,8 @@ nvcc=$(command -v nvcc) || { echo "build.sh: no nvcc on the PATH; install a CUDA
 libraries=$(dirname "$(dirname "$nvcc")")/lib
 options=(-std=c++17 -O3 -lineinfo -gencode=arch=compute_90a,code=sm_90a -cudart static -Xcompiler -Wall,-Wextra
          -Werror all-warnings -I"$native/include" -I"$here" "$@")
-for unit in decode decode_cluster decode_team decode_plan decode_plan_order decode_plan_rule decode_fp8 prefill prefill_plan gemm gemm_library; do
+decode=(decode decode_cluster decode_team decode_plan decode_plan_order decode_plan_rule)
+for unit in "${decode[@]}" decode_fp8 prefill prefill_plan gemm gemm_library; do
   "$nvcc" "${options[@]}" -c "$here/$unit.cu" -o "$out/$unit.o"
 done
 for unit in decode_cases decode_test prefill_test fp8_test gemm_cases gemm_test; do
@@ -22,7 +23,7 @@ link() {  # PROGRAM UNIT...
   local objects=("${@:2}")
   "$nvcc" "${options[@]}" -L"$libraries" "${objects[@]/#/$out/}" -o "$out/$1"
 }
-link decode_test decode.o decode_cluster.o decode_team.o decode_plan.o decode_plan_order.o decode_plan_rule.o decode_cases.o decode_test.o
+link decode_test "${decode[@]/%/.o}" decode_cases.o decode_test.o
 link prefill_test prefill.o prefill_plan.o prefill_test.o
-link fp8_test decode_fp8.o decode.o decode_cluster.o decode_team.o decode_plan.o decode_plan_order.o decode_plan_rule.o decode_cases.o fp8_test.o
+link fp8_test decode_fp8.o "${decode[@]/%/.o}" decode_cases.o fp8_test.o
 link gemm_test gemm.o gemm_library.o gemm_cases.o gemm_test.o

@@ -59,6 +59,18 @@ bool rule_is_faster(const DecodeShape &shape, int most_splits) {
   return shape.rows >= kTileRows && shape.batch * 2 >= shape.parts * 7 && most_splits == 1;
 }
 
+// The next layer writes queries and outputs in the same places: what stays in L2 until then need not go to memory. The driver sets
+// 9.8 MB of it aside for that. Where both take much more, it is for outputs, as many columns as fit, unless keys are few, too. All
+// measured: docs/kernels.md.
+void choose_what_stays(DecodeParams &params, const mla_plan_args &plan) {
+  constexpr int64_t kSetAside = 9'800'000, kBoth = 8 << 20, kFewKeys = 100 << 20;
+  constexpr int64_t kColumns = kValueDim / 4;  // that are stored together
+  const int64_t rows = int64_t{plan.batch} * params.rows, keys = int64_t{plan.batch} * plan.max_len;
+  params.staying_columns = static_cast<int>(std::min<int64_t>(kSetAside / (rows * 2) / kColumns * kColumns, kValueDim));
+  params.queries_stay = params.staying_columns < kValueDim / 2 || rows * (kHeadDim + kValueDim) * 2 <= kBoth ||
+                        keys * kHeadDim * 2 <= kFewKeys;
+}
+
 }  // namespace
 
 DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
@@ -83,9 +95,9 @@ DecodeShape decode_shape(const mla_plan_args &args, int multiprocessors) {
   shape.sequence_overhead = many_rows ? (by_rule ? 4 : 2) : shape.joins ? 0 : 1;
   shape.split_overhead = !many_rows ? 3 : by_rule ? 4 : 1;
   shape.least_steps = many_rows ? 3 : 1;
-  shape.least_piece = 2;
   // With few rows a cut costs little. Parts of more than three sequences on average leave too many to the last ones.
   shape.ordered = shape.joins && many_rows && args.batch > shape.parts && args.batch <= std::min(3 * shape.parts, kMostOrdered);
+  shape.least_piece = shape.ordered ? 3 : 2;
   shape.rule = by_rule ? rule : SplitRule{};
   shape.most_splits = by_rule ? most_splits : 0;
   // Whole sequences need none; but memory that is sized for many of them serves smaller batches, too, which are planned by load.
@@ -131,13 +143,8 @@ DecodeParams decode_params(const mla_decode_args &args, const DecodeShape &shape
   params.s_q = shape.s_q;
   params.heads = shape.heads;
   params.rows = shape.rows;
-  // The next layer writes both in the same places: what stays in L2 need not go to memory. But the driver sets only 9.8 MB aside for
-  // that: where both take much more, they are the outputs', unless keys are few, too. All measured.
-  constexpr int64_t kOutputs = 20 << 20, kBoth = 8 << 20, kFewKeys = 100 << 20;
-  const int64_t rows_of_all = int64_t{shape.batch} * shape.rows, keys = int64_t{shape.batch} * args.plan.max_len;
-  params.outputs_stay = rows_of_all * kValueDim * 2 <= kOutputs;
-  params.queries_stay = !params.outputs_stay || rows_of_all * (kHeadDim + kValueDim) * 2 <= kBoth || keys * kHeadDim * 2 <= kFewKeys;
   params.scale_log2 = args.softmax_scale * 1.44269504088896341f;
+  choose_what_stays(params, args.plan);
   return params;
 }
 

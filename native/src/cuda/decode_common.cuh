@@ -29,8 +29,10 @@ struct DecodeParams {
   SplitRule rule;
   int most_splits;  // slots of a sequence, with a split rule
   int s_q, heads, rows;
-  bool queries_stay, outputs_stay;  // in L2, after they have been read, or written
   float scale_log2;  // softmax scale x log2(e)
+  // In L2: queries, after they have been read; so many columns of the outputs.
+  bool queries_stay;
+  int staying_columns;
 };
 
 // Of the queries [batch, rows, 576], in boxes of 32 rows, and of the cache [blocks, 64, 576], in boxes of the rows of a step that
@@ -189,13 +191,12 @@ class PartWalk {
     if (continues_) return share;
     ++at_;
     if (done()) return share;
-    const bool is_ahead = kWalk != Walk::kEither && at_ - part_.first < kRunsAhead;
-    const PlanRun *ahead = ahead_ + (at_ - part_.first);
+    const PlanRun *ahead = kWalk != Walk::kEither && at_ - part_.first < kRunsAhead ? ahead_ + (at_ - part_.first) : nullptr;
     if (by_rule()) {
-      const PlanRun run = is_ahead ? *ahead : ldg_run(p_.plan.runs + at_);
+      const PlanRun run = ahead != nullptr ? *ahead : ldg_run(p_.plan.runs + at_);
       seq_ = run.seq, length_ = run.length, step_ = run.first_step, end_ = run.end_step;
     } else {
-      const PlanSequence next = is_ahead ? PlanSequence{ahead->seq, ahead->length} : ldg_sequence(p_.plan.sequences + at_);
+      const PlanSequence next = ahead != nullptr ? PlanSequence{ahead->seq, ahead->length} : ldg_sequence(p_.plan.sequences + at_);
       seq_ = next.seq, length_ = next.length, step_ = 0;
     }
     return share;

@@ -134,9 +134,9 @@ DecodeShape decode_fp8_shape(const mla_plan_args &args, int multiprocessors) {
   shape.parts = std::max(1, multiprocessors / shape.tiles);
   shape.sequence_overhead = 6;  // all measured: docs/fp8.md
   shape.split_overhead = 2;
-  shape.least_steps = 2;
+  shape.least_steps = shape.least_piece = 2;
   shape.slots = deterministic ? static_cast<int64_t>(args.batch) * shape.most_splits : int64_t{2} * shape.parts;
-  shape.joins = false;
+  shape.joins = shape.ordered = false;
   return shape;
 }
 

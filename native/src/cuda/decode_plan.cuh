@@ -74,10 +74,10 @@ struct alignas(8) PlanJob {
   int16_t splits, first_part;
 };
 
-// One row of `tiles`: the work of one worker (the thread blocks that share a part): `first` to `last` of a list behind the rows, of
+// One row of `tiles`: the work of one worker (the thread blocks that share a part), `first` to `last` of a list behind the rows, of
 // sequences or by the split rule of runs; nothing when first > last. The first of them is in the row as well. By load, a part begins
-// with step first_step of its first sequence and ends before step end_step of its last; how many splits of the first sequence lie
-// before the part, and how many of the last after it.
+// with first_step of its first sequence and ends before end_step of its last; splits_before of the first sequence lie before the
+// part, splits_after of the last behind it.
 struct alignas(16) PlanPart {
   int32_t first, last;
   int32_t first_seq, first_len, first_step;
@@ -86,9 +86,8 @@ struct alignas(16) PlanPart {
 };
 static_assert(sizeof(PlanPart) == 32, "a row of tiles is eight int32");
 
-// What `tiles` holds: a row for each part and, behind them, by load the sequences, the parts' flags (DecodeParams) and the jobs, a place
-// for each part; by the split rule the runs and the jobs, a place for each sequence. Jobs are in any order; the first of no splits
-// ends them.
+// What `tiles` holds: a row for each part; behind them by load the sequences, as many jobs as parts and the flags (DecodeParams), by
+// the split rule the runs and as many jobs as sequences. Jobs are in any order; the first of no splits ends them.
 struct PlanTables {
   PlanPart *parts;
   PlanSequence *sequences;

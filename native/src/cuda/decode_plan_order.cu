@@ -1,6 +1,6 @@
-// An order of the sequences in which the plan by load cuts few of them. What a cut costs is a partial result and the joining of it; so
-// up to three whole sequences are looked for that just fill a part, the longest that is left and the one or two that fit best beside
-// it. Those that fill none come last, and are cut.
+// An order of the sequences in which the plan by load cuts few of them, since a cut costs a partial result and the joining of it. One
+// part after the other gets up to three whole sequences that just fill it: the longest that is left and the one or two that fit best
+// beside it. Those that fill none come last, and are cut.
 
 #include <cuda_runtime.h>
 
@@ -62,8 +62,8 @@ __global__ void __launch_bounds__(kMostThreads) order_kernel(OrderParams p) {
   int placed = 0, left = p.batch;     // places taken in the order, from the front and from the back
   auto put = [&](int place, int at) { p.sequences[place] = {waiting.seqs[at], p.seq_lens[waiting.seqs[at]]}; };
   while (count > 0 && part < p.part_count) {
-    // Each thread has one that might stand beside the first, and finds the one that fits best with both: the costliest that does not
-    // make it too much.
+    // Each thread has one that might stand beside the first, and finds the one that fits best with both: the costliest that is not
+    // too much.
     uint32_t best = ~0u;
     const int room = part_end(total, part, p.part_count) - cost_placed - waiting.costs[0];
     if (me > 0 && me <= count && waiting.costs[me] <= room) {

@@ -1,4 +1,4 @@
-// Failures of the CUDA runtime and of mla.h end a test program with the place and the reason.
+// Failures of the CUDA runtime and of mla.h end a test program with the place and the reason; and the size of the device.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -17,6 +17,17 @@ inline void check_cuda(cudaError_t status, const char *expression, const char *f
   std::exit(1);
 }
 #define CHECK_CUDA(expression) ::mla::test::check_cuda((expression), #expression, __FILE__, __LINE__)
+
+// Of the current device.
+inline int multiprocessors() {
+  static const int count = [] {
+    int device, value;
+    CHECK_CUDA(cudaGetDevice(&device));
+    CHECK_CUDA(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device));
+    return value;
+  }();
+  return count;
+}
 
 inline void require_ok(mla_status status, const std::string &error) {
   if (status == MLA_OK) return;

@@ -24,16 +24,6 @@ constexpr int32_t kWildBlock = 2000000000;
 constexpr double kOutAbsolute = 8e-4, kOutRelative = 2.01 / 128;  // the tolerances FlashMLA tests itself with
 constexpr double kLseAbsolute = 1e-6, kLseRelative = 8.01 / 65536;
 
-int multiprocessors() {
-  static const int count = [] {
-    int device, value;
-    CHECK_CUDA(cudaGetDevice(&device));
-    CHECK_CUDA(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device));
-    return value;
-  }();
-  return count;
-}
-
 __device__ uint64_t mix(uint64_t x) {
   x ^= x >> 30;
   x *= 0xbf58476d1ce4e5b9ull;
@@ -338,6 +328,14 @@ void DecodeCall::fill_cache(uint64_t seed) {
   CHECK_CUDA(cudaMemcpy(args_.seq_lens.data, case_.lengths.data(), case_.lengths.size() * 4, cudaMemcpyHostToDevice));
   fill_cache_blocks<<<cache_blocks_, 256>>>(data_of<__nv_bfloat16>(args_.cache), device_used, seed + 1);
   CHECK_CUDA(cudaGetLastError());
+}
+
+int DecodeCall::cut_sequences() {
+  std::vector<int32_t> splits(case_.batch + 1);
+  CHECK_CUDA(cudaMemcpy(splits.data(), args_.splits.data, splits.size() * sizeof(int32_t), cudaMemcpyDeviceToHost));
+  int cut = 0;
+  for (int b = 0; b < case_.batch; ++b) cut += splits[b + 1] - splits[b] > 1;
+  return cut;
 }
 
 void DecodeCall::poison_outputs() {

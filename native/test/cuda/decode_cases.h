@@ -43,6 +43,8 @@ class DecodeCall {
   // Takes the keys of this step's tokens, the last s_q of each sequence, out of the cache, and writes them anew by a kernel that
   // lets what follows on the stream start before it has done so.
   void append_again(cudaStream_t stream);
+  // How many sequences the plan has cut.
+  int cut_sequences();
   void poison_outputs();
   Difference compare_with_reference();
   bool sentinels_intact();

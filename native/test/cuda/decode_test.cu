@@ -128,6 +128,26 @@ int invariance(int cases, uint64_t seed) {
   return wrong > 0 || compared == 0;
 }
 
+// As many sequences as fill the parts in pairs, ragged and in any order: the plan cuts none.
+bool cuts_no_pairs() {
+  constexpr int kTiles = 8, kSteps = 40, kStep = 32;  // of 64 rows; of a pair; keys
+  const int parts = multiprocessors() / kTiles;
+  DecodeCase shape = {2 * parts, 4, 128, {}};
+  for (int i = 0; i < parts; ++i) {
+    const int steps = 1 + i * 7 % (kSteps / 2);
+    shape.lengths.push_back(steps * kStep);
+    shape.lengths.push_back((kSteps - steps) * kStep);
+  }
+  std::shuffle(shape.lengths.begin(), shape.lengths.end(), std::mt19937_64(5));
+  DecodeCall call(shape, 7);
+  run_calls(call, false);
+  const int cut = call.cut_sequences();
+  const Difference d = call.compare_with_reference();
+  const bool right = cut == 0 && d.bad_out == 0 && d.bad_lse == 0 && d.cosine < kCosineTolerance;
+  if (!right) std::printf("WRONG: %d of %d sequences cut, out %lld outside\n", cut, shape.batch, static_cast<long long>(d.bad_out));
+  return right;
+}
+
 int small() {
   const DecodeCase cases[] = {
       {1, 1, 16, {70}},          {2, 1, 128, {130, 0}},     {2, 2, 128, {65, 200}},
@@ -139,6 +159,7 @@ int small() {
       {13, 4, 128, {700, 3, 64, 0, 130, 65, 96, 31, 400, 128, 1, 290, 50}}};
   int wrong = 0;
   for (const DecodeCase &shape : cases) wrong += !run_case(shape, 7, false);
+  wrong += !cuts_no_pairs();
   std::printf("small: %d wrong\n", wrong);
   return wrong > 0;
 }

@@ -28,16 +28,6 @@ constexpr double kOutAbsolute = 8e-4, kOutRelative = 2.01 / 128;  // the toleran
 constexpr double kLseAbsolute = 1e-6, kLseRelative = 8.01 / 65536;
 constexpr double kCosineTolerance = 5e-6;
 
-inline int multiprocessors() {
-  static const int count = [] {
-    int device, value;
-    CHECK_CUDA(cudaGetDevice(&device));
-    CHECK_CUDA(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device));
-    return value;
-  }();
-  return count;
-}
-
 // ---- memory -----------------------------------------------------------------------------------------------------------
 
 // Device memory that lives as long as the test case.
