@@ -9,6 +9,7 @@
 
 #include "decode_plan.cuh"
 #include "sm90/barrier.cuh"
+#include "sm90/tma.cuh"
 
 namespace mla::cuda {
 
@@ -133,6 +134,11 @@ __device__ __forceinline__ int64_t lse_place(const DecodeParams &p, int seq, int
 __device__ __forceinline__ float inverse_sum(float sum) { return sum > 0.0f ? 1.0f / sum : 0.0f; }
 __device__ __forceinline__ float lse2_of(float maximum, float sum, float scale_log2) {
   return sum > 0.0f ? fmaf(maximum, scale_log2, log2f(sum)) : -INFINITY;
+}
+
+// How L2 treats this column of the outputs.
+__device__ __forceinline__ uint64_t output_policy(const DecodeParams &p, int column) {
+  return column < p.staying_columns ? sm90::evict_last_policy() : sm90::evict_normal_policy();
 }
 
 // The contract's log-sum-exp from one of base 2: a row that saw no key has +inf.

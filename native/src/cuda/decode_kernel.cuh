@@ -291,7 +291,7 @@ __device__ __forceinline__ void store_output(const float (&o)[kCount], const Sha
                                              const Share &share, int first_row, int column) {
   constexpr int kPart = kScaleColumns / 2;  // accumulators that have one scale
   const int lane = late_thread() % 32, query_row = first_row + lane / 4;
-  const uint64_t policy = whole && column < p.staying_columns ? sm90::evict_last_policy() : sm90::evict_normal_policy();
+  const uint64_t policy = whole ? output_policy(p, column) : sm90::evict_normal_policy();
   // Values of 16 bits, [rows, 512].
   auto store = [&](auto *out, int64_t before, int part, float upper, float lower, auto pack) {
     auto *target = out + (before + query_row) * kValueDim + column + part * kScaleColumns + lane % 4 * 8;
