@@ -222,8 +222,8 @@ enum { MLA_PLAN_DETERMINISTIC = 1 }; /* the split of a sequence depends on its o
 /*
  * How a decode call is cut into tiles, as FlashMLA's get_mla_metadata: computed from the lengths on the device, so that
  * lengths may change between replays of a graph. The caller owns all memory. The CPU needs no plan: one part, no workspace.
- *   tiles      I32 [parts, 8]     a row a worker: begin sequence, begin token, end sequence, end token, first split, ...;
- *                                 a backend may ask for further rows, of its own
+ *   tiles      I32 [parts, 8]     what each worker does, as the backend has it; read by its mla_decode alone. A backend may ask
+ *                                 for more rows than it has workers
  *   splits     I32 [batch + 1]    prefix sum of the splits of the sequences
  *   workspace  partial outputs and log-sum-exps
  */
