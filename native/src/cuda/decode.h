@@ -12,7 +12,7 @@
 
 namespace mla::cuda {
 
-constexpr int kMostOrdered = 512;  // sequences: a thread each
+constexpr int kMostOrdered = 512;  // sequences that the plan by load puts in order: a thread each
 constexpr int kMaxPlanBatch = 32 * 1024;  // sequences of one plan: four bytes each in shared memory
 
 // How a call is laid out on the device.

@@ -129,9 +129,9 @@ __global__ void __launch_bounds__(kCombineWarps * 32, kCombineBlocksPerMultiproc
     __nv_bfloat16 *out = p.out + (static_cast<int64_t>(job.seq) * p.rows + row) * kValueDim + column;
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
-      sm90::store(out + i * kSliceColumns,
-                  make_uint2(sm90::pack_bf16(sum[i].x, sum[i].y), sm90::pack_bf16(sum[i].z, sum[i].w)),
-                  output_policy(p, column + i * kSliceColumns));
+      sm90::store_hinted(out + i * kSliceColumns,
+                         make_uint2(sm90::pack_bf16(sum[i].x, sum[i].y), sm90::pack_bf16(sum[i].z, sum[i].w)),
+                         output_policy(p, column + i * kSliceColumns));
     }
     if (slice == 0 && lane == 0) p.lse[lse_place(p, job.seq, row)] = natural_lse(weights.lse2());
   }

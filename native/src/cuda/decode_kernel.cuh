@@ -308,7 +308,7 @@ __device__ __forceinline__ void store_output(const float (&o)[kCount], const Sha
         }
         transpose_quad(v);
         if (query_row + 8 * r >= p.rows) continue;
-        sm90::store(target + 8 * r * kValueDim + group * 32, make_uint4(v[0], v[1], v[2], v[3]), policy);
+        sm90::store_hinted(target + 8 * r * kValueDim + group * 32, make_uint4(v[0], v[1], v[2], v[3]), policy);
       }
     }
   };

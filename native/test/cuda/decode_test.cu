@@ -42,9 +42,8 @@ void run_calls(DecodeCall &call, bool in_graph) {
   CHECK_CUDA(cudaStreamDestroy(stream));
 }
 
-bool run_case(const DecodeCase &shape, uint64_t seed, bool in_graph) {
-  DecodeCall call(shape, seed);
-  run_calls(call, in_graph);
+// Says what is wrong with what a call gave.
+bool is_right(DecodeCall &call, const DecodeCase &shape, uint64_t seed) {
   Difference d = call.compare_with_reference();
   bool intact = call.sentinels_intact();
   // NaN is on neither side of a comparison: ask for what must hold.
@@ -60,6 +59,12 @@ bool run_case(const DecodeCase &shape, uint64_t seed, bool in_graph) {
     std::printf("\n");
   }
   return right;
+}
+
+bool run_case(const DecodeCase &shape, uint64_t seed, bool in_graph) {
+  DecodeCall call(shape, seed);
+  run_calls(call, in_graph);
+  return is_right(call, shape, seed);
 }
 
 DecodeCase random_case(std::mt19937_64 &random) {
@@ -139,13 +144,12 @@ bool cuts_no_pairs() {
     shape.lengths.push_back((kSteps - steps) * kStep);
   }
   std::shuffle(shape.lengths.begin(), shape.lengths.end(), std::mt19937_64(5));
-  DecodeCall call(shape, 7);
+  constexpr uint64_t kSeed = 7;
+  DecodeCall call(shape, kSeed);
   run_calls(call, false);
   const int cut = call.cut_sequences();
-  const Difference d = call.compare_with_reference();
-  const bool right = cut == 0 && d.bad_out == 0 && d.bad_lse == 0 && d.cosine < kCosineTolerance;
-  if (!right) std::printf("WRONG: %d of %d sequences cut, out %lld outside\n", cut, shape.batch, static_cast<long long>(d.bad_out));
-  return right;
+  if (cut > 0) std::printf("WRONG: the plan cuts %d of %d sequences\n", cut, shape.batch);
+  return is_right(call, shape, kSeed) && cut == 0;
 }
 
 int small() {

@@ -32,11 +32,4 @@ __device__ __forceinline__ bool barrier_test(uint32_t barrier, uint32_t parity) 
   return done != 0;
 }
 
-// A store with a hint to L2 (tma.cuh has the policies).
-__device__ __forceinline__ void store_hinted(uint4 *target, uint4 values, uint64_t policy) {
-  asm volatile("st.global.L2::cache_hint.v4.b32 [%0], {%1, %2, %3, %4}, %5;" ::"l"(target), "r"(values.x), "r"(values.y),
-               "r"(values.z), "r"(values.w), "l"(policy)
-               : "memory");
-}
-
 }  // namespace mla::sm90

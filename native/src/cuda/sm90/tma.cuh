@@ -32,15 +32,16 @@ __device__ __forceinline__ uint64_t evict_last_policy() {
   return policy;
 }
 
-// Stores 16 bytes, or 8, aligned to as many.
-__device__ __forceinline__ void store(void *target, uint4 v, uint64_t policy) {
+// Stores 16 bytes, or 8, aligned to as many, with a hint to L2.
+__device__ __forceinline__ void store_hinted(void *target, uint4 v, uint64_t policy) {
   asm volatile("st.global.L2::cache_hint.v4.b32 [%0], {%1, %2, %3, %4}, %5;" ::"l"(target), "r"(v.x), "r"(v.y), "r"(v.z),
                "r"(v.w), "l"(policy)
                : "memory");
 }
 
-__device__ __forceinline__ void store(void *target, uint2 v, uint64_t policy) {
-  asm volatile("st.global.L2::cache_hint.v2.b32 [%0], {%1, %2}, %3;" ::"l"(target), "r"(v.x), "r"(v.y), "l"(policy) : "memory");
+__device__ __forceinline__ void store_hinted(void *target, uint2 v, uint64_t policy) {
+  asm volatile("st.global.L2::cache_hint.v2.b32 [%0], {%1, %2}, %3;" ::"l"(target), "r"(v.x), "r"(v.y), "l"(policy)
+               : "memory");
 }
 
 // Copies the box at (x, y, z) of the map to `target`; the bytes are counted on `barrier`.
